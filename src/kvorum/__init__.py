@@ -1,0 +1,1 @@
+"""An always-writable, replicated key-value store: Dynamo, complete, in Python."""

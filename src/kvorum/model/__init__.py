@@ -1,0 +1,1 @@
+"""Values and arithmetic of the store: no time, no messages, no I/O."""

@@ -1,0 +1,1 @@
+"""The deterministic core: one component, one file; they meet in the node."""

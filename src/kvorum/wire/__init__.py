@@ -1,0 +1,1 @@
+"""Bytes between nodes and clients: messages, frames, batches."""
