@@ -1,0 +1,67 @@
+"""What a store keeps under an engine key: a record, its partition key, and our own actor for it.
+
+    u8 format | u8 zero | u16 partition key length | own store id 8 | own stamp u32 |
+    own counter u32 | partition key | record                 (little-endian but for the actor)
+
+The *own actor* is the one field that is local: set by the first mint of this store for this
+key, never sent (on its way between nodes it is sixteen zero bytes), not hashed, and lost with
+the record. A node mints only under its own actor, or under a new one: an actor that is merely
+seen in a vector is never continued, since whoever dropped a copy and got it back would then
+hand out a dot twice (architecture, dots are never reused, rule 3). The counter is the last one
+minted, which an lww record cannot tell.
+"""
+
+from struct import Struct
+from typing import Final
+
+from kvorum.model.version import NO_ACTOR, make_dot
+
+FORMAT: Final = 1
+HEAD_BYTES: Final = 20
+NO_OWN: Final = NO_ACTOR + b"\0\0\0\0"
+
+_head = Struct("<BBH16s")
+_pack_head = _head.pack
+_unpack_key_length = Struct("<H").unpack_from
+
+
+def pack_holding(own: bytes, partition_key: bytes, record: bytes) -> bytes:
+    """A holding; ``own`` is the last dot minted here for the key, or ``NO_OWN``."""
+    return _pack_head(FORMAT, 0, len(partition_key), own) + partition_key + record
+
+
+def own_dot(holding: bytes) -> bytes:
+    """The last dot that this store minted for the key: its actor and counter; or ``NO_OWN``."""
+    return holding[4:HEAD_BYTES]
+
+
+def with_own(holding: bytes, own: bytes) -> bytes:
+    return holding[:4] + own + holding[HEAD_BYTES:]
+
+
+def record_offset(holding: bytes) -> int:
+    return HEAD_BYTES + int(_unpack_key_length(holding, 2)[0])
+
+
+def record_of(holding: bytes) -> bytes:
+    return holding[HEAD_BYTES + int(_unpack_key_length(holding, 2)[0]) :]
+
+
+def partition_key_of(holding: bytes) -> bytes:
+    return holding[HEAD_BYTES : HEAD_BYTES + int(_unpack_key_length(holding, 2)[0])]
+
+
+def check_holding(holding: bytes, partition_key_bytes_max: int) -> str:
+    """Why ``holding`` cannot be one, or an empty string. For bytes from outside this process."""
+    if len(holding) < HEAD_BYTES:
+        return "a holding is cut short"
+    if holding[0] != FORMAT:
+        return f"holding format {holding[0]} is unknown here (known: {FORMAT})"
+    length = int(_unpack_key_length(holding, 2)[0])
+    if length > partition_key_bytes_max or HEAD_BYTES + length > len(holding):
+        return "a holding's partition key is too long"
+    return ""
+
+
+assert _head.size == HEAD_BYTES
+assert make_dot(NO_ACTOR, 0) == NO_OWN

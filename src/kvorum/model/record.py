@@ -1,0 +1,267 @@
+"""One key's record, as replicas store and send it: encoded, and judged where it lies.
+
+A record is what has been seen of a key and the values still alive, each under its dot:
+
+    u8 format | u8 flags | u16 entries | u16 runs | u16 values      (8 bytes, little-endian)
+    entries * 16    the version vector: actor, counter              (sorted)
+    runs * 20       dots beyond the vector: actor, first, last      (sorted)
+    values * (56 + content type + bytes)                            (sorted by dot)
+
+and a value is
+
+    dot 16 | clock u64 | expiry u64 | client 8 | put counter u64 | u32 length | u8 flags |
+    u8 content type length | u16 zero | content type | bytes
+
+The clock is the hybrid clock's microseconds, the expiry absolute microseconds or 0; client and
+put counter are the id of the put that wrote it. The encoding is canonical: equal records are
+equal bytes, on every node, so replicas compare bytes first and vectors at their offsets after.
+Objects are made only on the slow path (``siblings.py``).
+
+An ``lww`` record has an empty set of dots and one value, the winner by (clock, dot).
+"""
+
+from struct import Struct
+from typing import Final
+
+from kvorum.model.version import (
+    ACTOR_BYTES,
+    DOT_BYTES,
+    ENTRY_BYTES,
+    RUN_BYTES,
+    Seen,
+    descends,
+    find_entry,
+)
+
+FORMAT: Final = 1
+LWW: Final = 1  # record flag: one winner by clock
+EXPIRES: Final = 2  # record flag: some value has an expiry
+HAS_TOMBSTONE: Final = 4  # record flag: some value is a tombstone
+TOMBSTONE: Final = 1  # value flag
+
+HEAD_BYTES: Final = 8
+VALUE_HEAD_BYTES: Final = 56
+PUT_ID_BYTES: Final = 16  # client (8) and counter (u64)
+VALUES_MAX: Final = 0xFFFF
+CONTENT_TYPE_BYTES_MAX: Final = 255
+
+_head = Struct("<BBHHH")
+_pack_head = _head.pack
+_unpack_head = _head.unpack_from
+_value_head = Struct("<16sQQ16sIBBH")
+_pack_value = _value_head.pack
+_unpack_value = _value_head.unpack_from
+_unpack_order = Struct("<16sQ").unpack_from
+
+
+class RecordInvalid(ValueError):
+    """Bytes that claim to be a record and are none."""
+
+
+def head_of(record: bytes) -> tuple[int, int, int, int, int]:
+    """(format, flags, entries, runs, values)."""
+    head: tuple[int, int, int, int, int] = _unpack_head(record, 0)
+    return head
+
+
+def values_offset(record: bytes) -> int:
+    """Where the values begin; what stands before is the record's head and its set of dots."""
+    head = _unpack_head(record, 0)
+    return HEAD_BYTES + ENTRY_BYTES * int(head[2]) + RUN_BYTES * int(head[3])
+
+
+def pack_value(
+    dot: bytes, clock: int, expiry: int, put_id: bytes, tombstone: bool,
+    content_type: bytes, value: bytes,
+) -> bytes:  # fmt: skip
+    """One value of a record, encoded."""
+    head = _pack_value(
+        dot, clock, expiry, put_id, len(value), TOMBSTONE if tombstone else 0, len(content_type), 0
+    )
+    return head + content_type + value
+
+
+def value_end(record: bytes, offset: int) -> int:
+    """Where the value that begins at ``offset`` ends."""
+    head = _unpack_value(record, offset)
+    return offset + VALUE_HEAD_BYTES + int(head[4]) + int(head[6])
+
+
+def split_values(record: bytes) -> list[bytes]:
+    """The record's values, each encoded as it stands in the record."""
+    values: list[bytes] = []
+    position = values_offset(record)
+    for _ in range(_unpack_head(record, 0)[4]):
+        end = value_end(record, position)
+        values.append(record[position:end])
+        position = end
+    return values
+
+
+def highest_clock(record: bytes) -> int:
+    """The highest hybrid clock of the values alive."""
+    highest = 0
+    position = values_offset(record)
+    for _ in range(_unpack_head(record, 0)[4]):
+        clock = int(_unpack_order(record, position)[1])
+        if clock > highest:
+            highest = clock
+        position = value_end(record, position)
+    return highest
+
+
+def check_record(record: bytes) -> None:
+    """Raise ``RecordInvalid`` unless ``record`` is whole and canonically encoded.
+
+    For bytes from outside this process; records of our own making are not checked again.
+    """
+    if len(record) < HEAD_BYTES:
+        raise RecordInvalid(f"a record has at least {HEAD_BYTES} bytes, not {len(record)}")
+    form, flags, entry_count, run_count, value_count = _unpack_head(record, 0)
+    if form != FORMAT:
+        raise RecordInvalid(f"record format {form} is unknown here (known: {FORMAT})")
+    position = HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
+    if position > len(record):
+        raise RecordInvalid("a record's set of dots is cut short")
+    _check_seen(record, entry_count, run_count)
+    if flags & LWW and (entry_count or run_count or value_count != 1):
+        raise RecordInvalid("an lww record has one value and no set of dots")
+    derived = flags & LWW
+    last = b""
+    for _ in range(value_count):
+        if position + VALUE_HEAD_BYTES > len(record):
+            raise RecordInvalid("a record's value is cut short")
+        dot, _, expiry, _, length, value_flags, type_length, zero = _unpack_value(record, position)
+        position += VALUE_HEAD_BYTES + length + type_length
+        if position > len(record):
+            raise RecordInvalid("a record's value is cut short")
+        if dot <= last or zero or value_flags & ~TOMBSTONE:
+            raise RecordInvalid("a record's values are not canonical")
+        if value_flags & TOMBSTONE:
+            derived |= HAS_TOMBSTONE
+        if expiry:
+            derived |= EXPIRES
+        last = dot
+    if position != len(record):
+        raise RecordInvalid(f"{len(record) - position} bytes follow a record's last value")
+    if derived != flags:
+        raise RecordInvalid("a record's flags do not fit its values")
+
+
+def _check_seen(record: bytes, entry_count: int, run_count: int) -> None:
+    """Raise unless the set of dots is the one that its own decoded form encodes to."""
+    end = HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
+    seen = Seen()
+    seen.merge(Seen.decode(record, HEAD_BYTES, entry_count, run_count))
+    for runs in seen.runs.values():
+        if any(first < 1 or last < first for first, last in runs):
+            raise RecordInvalid("a record's set of dots counts from 1 upwards")
+    if seen.encode() != (entry_count, run_count, record[HEAD_BYTES:end]):
+        raise RecordInvalid("a record's set of dots is not canonical")
+
+
+def supersedes(newer: bytes, older: bytes) -> bool:
+    """True if keeping ``newer`` alone loses nothing that ``older`` says.
+
+    For siblings: its set of dots holds all of the other's. For lww: it wins, or is the same.
+    """
+    _, flags, newer_entries, newer_runs, _ = _unpack_head(newer, 0)
+    _, older_flags, older_entries, older_runs, _ = _unpack_head(older, 0)
+    if flags & LWW or older_flags & LWW:
+        return order_of(newer) >= order_of(older)
+    if newer_entries == 1 and older_entries == 1 and not newer_runs and not older_runs:
+        # One coordinator has written this key all along: by far the most common case.
+        return newer[8:20] == older[8:20] and newer[20:24] >= older[20:24]
+    return descends(
+        newer, HEAD_BYTES, newer_entries, newer_runs, older, HEAD_BYTES, older_entries, older_runs
+    )
+
+
+def order_of(record: bytes) -> tuple[int, bytes]:
+    """(clock, dot) of an lww record's value: the higher one wins."""
+    if not record[1] & LWW:
+        # A table's resolution is fixed at creation, so this is a value that changed tables by
+        # hand; any deterministic order will do.
+        return (highest_clock(record), record)
+    dot, clock = _unpack_order(record, HEAD_BYTES)
+    return (int(clock), dot)
+
+
+def first_record(value: bytes) -> bytes:
+    """The record of a key that had none: ``value`` (encoded, its dot's counter 1)."""
+    return b"".join((_pack_head(FORMAT, _flags_of(value), 1, 0, 1), value[:DOT_BYTES], value))
+
+
+def next_record(record: bytes, value: bytes) -> bytes | None:
+    """``record`` with everything in it replaced by ``value``, its actor's next write here.
+
+    For a put whose context has seen all that is here. None where there is no shortcut: a gap
+    among the dots seen, or an actor that mints here for the first time.
+    """
+    _, _, entry_count, run_count, _ = _unpack_head(record, 0)
+    if run_count:
+        return None
+    position = find_entry(record, HEAD_BYTES, entry_count, value[:ACTOR_BYTES])
+    if position < 0:
+        return None
+    return b"".join(
+        (
+            _pack_head(FORMAT, _flags_of(value), entry_count, 0, 1),
+            record[HEAD_BYTES:position],
+            value[:DOT_BYTES],
+            record[position + DOT_BYTES : HEAD_BYTES + ENTRY_BYTES * entry_count],
+            value,
+        )
+    )
+
+
+def lww_record(value: bytes) -> bytes:
+    """The record of an lww key whose winner is ``value``."""
+    return _pack_head(FORMAT, _flags_of(value) | LWW, 0, 0, 1) + value
+
+
+def entry_counter(record: bytes, actor: bytes) -> int:
+    """The counter that the record's vector has for ``actor``; 0 if it has none."""
+    position = find_entry(record, HEAD_BYTES, _unpack_head(record, 0)[2], actor)
+    if position < 0:
+        return 0
+    return int.from_bytes(record[position + ACTOR_BYTES : position + DOT_BYTES], "big")
+
+
+def assemble(
+    flags: int, entry_count: int, run_count: int, seen: bytes, values: list[bytes]
+) -> bytes:
+    """A record of its parts; ``values`` encoded and sorted, ``flags`` only ``LWW`` or 0."""
+    for value in values:
+        flags |= _flags_of(value)
+    head = _pack_head(FORMAT, flags, entry_count, run_count, len(values))
+    return b"".join([head, seen, *values])
+
+
+def _flags_of(value: bytes) -> int:
+    # Byte 52 of a value is its flags, bytes 24 to 32 its expiry.
+    flags = HAS_TOMBSTONE if value[52] & TOMBSTONE else 0
+    if value[24:32] != b"\0\0\0\0\0\0\0\0":
+        flags |= EXPIRES
+    return flags
+
+
+class Value:
+    """One value of a record, taken apart."""
+
+    __slots__ = ("clock", "content_type", "data", "dot", "expiry", "put_id", "tombstone")
+
+    def __init__(self, encoded: bytes) -> None:
+        dot, clock, expiry, put_id, length, flags, type_length, _ = _unpack_value(encoded, 0)
+        self.dot: bytes = dot
+        self.clock: int = clock  # hybrid clock, microseconds
+        self.expiry: int = expiry  # absolute, microseconds; 0: never
+        self.put_id: bytes = put_id  # client and counter
+        self.tombstone = bool(flags & TOMBSTONE)
+        end = VALUE_HEAD_BYTES + type_length
+        self.content_type: bytes = encoded[VALUE_HEAD_BYTES:end]
+        self.data: bytes = encoded[end : end + length]
+
+
+assert _value_head.size == VALUE_HEAD_BYTES
+assert _head.size == HEAD_BYTES

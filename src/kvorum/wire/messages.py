@@ -1,0 +1,291 @@
+"""Every control message: who sends it, and what it means.
+
+Puts and gets do not stand here: between nodes they travel in batches (``link.py``), from
+clients in hand-packed frames (``requests.py``). All else is a struct of this file, sent as
+msgpack arrays with a tag in front. Tags are never reused, and fields are only added at the end,
+with defaults; ``tests/golden`` holds a sample of each message of every version.
+
+A connection begins with ``Hello`` from whoever opened it, answered by ``Welcome`` or ``Reject``.
+Messages with a ``request`` field are questions of a client or of a peer, answered under the
+same number by the message named, or by ``ControlRefused``.
+"""
+
+from typing import Final
+
+import msgspec
+
+ROLE_CLIENT: Final = "client"  # requests of a client
+ROLE_FORWARD: Final = "forward"  # requests that another node forwards
+ROLE_DATA: Final = "data"  # batches between nodes
+ROLE_LARGE: Final = "large"  # batches of large values, so that they delay nobody
+ROLE_CONTROL: Final = "control"  # control messages between nodes
+NODE_ROLES: Final = (ROLE_FORWARD, ROLE_DATA, ROLE_LARGE, ROLE_CONTROL)
+
+
+class Message(msgspec.Struct, array_like=True, tag_field="t", gc=False):
+    """Base of all. Immutable by law: a sent message may be shared by all its receivers."""
+
+
+class StoreStart(msgspec.Struct, array_like=True, gc=False):
+    """One start of one store: what its peers remember, to tell a copy from the original."""
+
+    store_id: bytes
+    start_count: int
+    nonce: bytes
+
+
+class Hello(Message, tag=1):
+    """Who opens this connection, and what it may carry. First frame of every connection."""
+
+    version_min: int
+    version_max: int
+    role: str
+    cluster_id: bytes = b""  # empty from a client: it joins whatever cluster it reaches
+    member: int = 0  # the sender's member id; 0 from a client
+    target: int = 0  # the member that the sender believes to have reached; 0: any
+    start: StoreStart | None = None  # of the sender's store
+    wall: int = 0  # the sender's wall clock, microseconds
+    software: str = ""  # for people
+    topology_epoch: int = 0
+
+
+class Welcome(Message, tag=2):
+    """The connection stands; answers ``Hello``."""
+
+    version: int  # spoken from here on
+    cluster_id: bytes
+    member: int
+    name: str
+    start: StoreStart
+    wall: int
+    remembered: StoreStart | None = None  # the highest start known here of the caller's store id
+    volatile: bool = False  # keeps nothing on a disk, so can promise none
+    topology_epoch: int = 0
+    frame_bytes_max: int = 0  # no longer frame is taken
+    retry_window: int = 0  # microseconds that a put id is remembered
+    software: str = ""
+
+
+class Reject(Message, tag=3):
+    """The connection is refused; the text says why and what to do. Answers ``Hello``."""
+
+    code: str  # "version", "cluster", "target", "role", "twice", "store", "busy", "malformed"
+    text: str
+
+
+class Ping(Message, tag=10):
+    """Node to node, some times a second: are you there, and what is your clock?"""
+
+    number: int
+    wall: int
+
+
+class Pong(Message, tag=11):
+    """Answers ``Ping``."""
+
+    number: int
+    wall: int  # the answerer's clock
+    catching_up: bool = False
+    volatile: bool = False
+
+
+class TableEntry(msgspec.Struct, array_like=True, gc=False):
+    """One table's settings as they travel; ``model/tables.py`` gives the fields their meaning."""
+
+    table_id: bytes
+    name: str
+    r: int
+    w: int
+    resolution: int
+    durability: int
+    sloppy: bool
+    ttl: int  # microseconds; 0: values do not expire
+    siblings_max: int
+    record_bytes_max: int
+    version_clock: int
+    version_member: int
+    dropped: bool = False
+
+
+class TablesUpdate(Message, tag=12):
+    """Node to node, at every connection's start and at a change: tables as known here."""
+
+    number: int
+    tables: list[TableEntry]
+
+
+class TablesUpdated(Message, tag=13):
+    """Answers ``TablesUpdate``: merged, and written to the log."""
+
+    number: int
+
+
+class LocalRead(Message, tag=14):
+    """Node to node: what do you yourself hold of this key? Answered by ``LocalRecord``."""
+
+    request: int
+    engine_key: bytes
+
+
+class LocalRecord(Message, tag=15):
+    """A replica's own copy, read without repair. Answers ``LocalRead``."""
+
+    request: int
+    member: int
+    record: bytes | None  # None: nothing here
+    quarantined: bool = False
+    on_disk: bool = False
+    own_dot: bytes = b""  # the last dot minted here for the key; empty: never
+    text: str = ""  # why the member did not answer
+
+
+class ControlRefused(Message, tag=20):
+    """A question was refused; nothing was changed."""
+
+    request: int
+    code: int  # as in requests.py
+    text: str
+
+
+class TopologyQuery(Message, tag=21):
+    """Client to node; answered by ``TopologyAnswer``."""
+
+    request: int
+
+
+class TopologyAnswer(Message, tag=22):
+    request: int
+    document: bytes  # the topology as in its file
+
+
+class TableQuery(Message, tag=23):
+    """Client to node: the table of this name. Answered by ``TableAnswer``."""
+
+    request: int
+    name: str
+
+
+class TableList(Message, tag=24):
+    """Client to node: all tables. Answered by ``TableAnswer``."""
+
+    request: int
+
+
+class TableAnswer(Message, tag=25):
+    request: int
+    tables: list[TableEntry]
+    unreached: list[int] = []  # members that have not confirmed a change yet
+    conflicts: list[str] = []  # names that two ids carry
+
+
+class TableCreate(Message, tag=26):
+    """Client to node: make a table; equal settings under an existing name are fine.
+
+    ``r``, ``w`` 0, ``durability`` -1 and the empty resolution take the default table's.
+    """
+
+    request: int
+    name: str
+    r: int = 0
+    w: int = 0
+    resolution: str = ""
+    durability: str = ""
+    sloppy: bool | None = None
+    ttl: int = 0
+    siblings_max: int = 0
+    record_bytes_max: int = 0
+
+
+class TableSet(Message, tag=27):
+    """Client to node: change settings of a table; fields at their defaults stay as they are."""
+
+    request: int
+    name: str
+    r: int = 0
+    w: int = 0
+    durability: str = ""
+    sloppy: bool | None = None
+    ttl: int = -1
+    siblings_max: int = 0
+    record_bytes_max: int = 0
+
+
+class TableDrop(Message, tag=28):
+    """Client to node: end the table's id. Its records vanish at once from every door.
+
+    ``table_id`` says which, where two carry the name; empty: the only one.
+    """
+
+    request: int
+    name: str
+    table_id: bytes = b""
+
+
+class StatusQuery(Message, tag=29):
+    """Client to node: answered by ``StatusAnswer``."""
+
+    request: int
+
+
+class PeerStatus(msgspec.Struct, array_like=True, gc=False):
+    """What one node sees of another."""
+
+    member: int
+    name: str
+    connected: bool
+    silent: bool
+    latency_mean: int  # microseconds
+    clock_offset: int  # microseconds that the peer's clock is ahead
+    queued_bytes: int
+
+
+class StatusAnswer(Message, tag=30):
+    request: int
+    member: int
+    name: str
+    software: str
+    protocol_version: int
+    cluster_id: bytes
+    topology_epoch: int
+    store_id: bytes
+    start_count: int
+    clean_start: bool
+    uptime: int  # microseconds
+    engine: str
+    volatile: bool
+    writable: bool
+    unwritable_reason: str
+    partitions_owned: int
+    partitions: int
+    n: int
+    tables: int
+    in_flight: int
+    overlay_bytes: int
+    clock_offset: int  # microseconds that this clock is off the median of its peers
+    peers: list[PeerStatus]
+    counters: dict[str, int]
+
+
+class ExplainQuery(Message, tag=31):
+    """Client to node: who holds what of this key. Answered by ``ExplainAnswer``."""
+
+    request: int
+    table_id: bytes
+    partition_key: bytes
+    sort_key: bytes
+
+
+class ExplainAnswer(Message, tag=32):
+    request: int
+    position: bytes  # on the ring, 16 bytes
+    partition: int
+    epoch: int
+    owners: list[int]
+    replicas: list[LocalRecord]  # one per owner, in their order
+
+
+Control = (
+    Ping | Pong | TablesUpdate | TablesUpdated | LocalRead | LocalRecord | ControlRefused
+    | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
+    | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer
+)  # fmt: skip
