@@ -20,16 +20,16 @@ OPEN_FILES = "/proc/self/fd"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was there before a test: descriptors by number, threads and children by identity."""
+    """What was there before a test: descriptors with their targets, threads, child processes."""
 
-    descriptors: frozenset[str]
+    descriptors: dict[str, str]
     threads: frozenset[int]
     children: frozenset[str]
 
 
 def snapshot() -> Snapshot:
     return Snapshot(
-        descriptors=frozenset(_descriptors()),
+        descriptors=_descriptors(),
         threads=frozenset(thread.ident or 0 for thread in threading.enumerate()),
         children=frozenset(_children()),
     )
@@ -54,18 +54,23 @@ def _compare(before: Snapshot) -> list[str]:
     ]
     found += [f"child process {child}" for child in _children() if child not in before.children]
     found += [f"task {task!r}" for task in _pending_tasks()]
-    for number in _descriptors():
-        if number in before.descriptors:
-            continue
-        try:
-            found.append(f"open file {os.readlink(f'{OPEN_FILES}/{number}')}")
-        except OSError:
-            continue  # It was the one that listed the folder.
+    found += [
+        f"open file {target}"
+        for number, target in _descriptors().items()
+        if before.descriptors.get(number) != target
+    ]
     return found
 
 
-def _descriptors() -> list[str]:
-    return os.listdir(OPEN_FILES) if os.path.isdir(OPEN_FILES) else []
+def _descriptors() -> dict[str, str]:
+    """What each open descriptor stands for; numbers alone are reused too soon to tell."""
+    targets: dict[str, str] = {}
+    for number in os.listdir(OPEN_FILES) if os.path.isdir(OPEN_FILES) else ():
+        try:
+            targets[number] = os.readlink(f"{OPEN_FILES}/{number}")
+        except OSError:
+            continue  # It was the one that listed the folder.
+    return targets
 
 
 def _children() -> list[str]:
