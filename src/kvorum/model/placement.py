@@ -29,8 +29,7 @@ PEER_LIMIT: Final = 32
 _PAIR: Final = 1 << 24  # what it costs two members of average share to meet once
 _STRANGERS: Final = 1 << 44
 _TAKEN: Final = 1 << 60
-_FIRST: Final = 1 << 8
-_STAND_IN: Final = 1 << 8
+_STEP: Final = 1 << 8  # one partition more or less, when owners are put in order
 _LAG: Final = 1 << 25  # what one replica of lag behind its share is worth to a member
 
 
@@ -44,7 +43,8 @@ def plan_placement(
     planner = _Planner(zones, [member.weight for member in ordered], n, partitions)
     chosen = planner.choose_all()
     ids = [member.id for member in ordered]
-    return tuple(tuple(ids[m] for m in owners) for owners in _order_owners(chosen, planner.targets))
+    placement = _order_owners(chosen, planner.targets, zones)
+    return tuple(tuple(ids[m] for m in owners) for owners in placement)
 
 
 class _Planner:
@@ -169,30 +169,34 @@ def _strangers(zones: Sequence[str], shares: Sequence[ZoneShare]) -> list[list[i
     return table
 
 
-def _order_owners(chosen: list[list[int]], targets: list[int]) -> list[list[int]]:
+def _order_owners(
+    chosen: list[list[int]], targets: list[int], zone_of: Sequence[str]
+) -> list[list[int]]:
     """Order the owners of each partition, so that first places and stand-ins are spread evenly.
 
     The first of a partition's owners is usually the first fallback of the partition before.
     """
     size = len(targets)
+    mean = sum(targets) // size + 1
+    worth = [mean * _STEP // max(1, target) for target in targets]
     firsts = [0] * size
     stood_in = [[0] * size for _ in range(size)]  # lost owner -> stand-in -> partitions
-    mean = sum(targets) // size + 1
     ordered: list[list[int]] = []
     before = chosen[-1]
     for partition, owners in enumerate(chosen):
+        able = _able_to_stand_in(owners, before, zone_of)
         prices = []
         for member in owners:
-            price = firsts[member] * mean * _FIRST // max(1, targets[member])
-            if member not in before:
+            price = firsts[member]
+            if member in able:
                 for lost in before:
-                    price += stood_in[lost][member] * _STAND_IN
-            prices.append((price, _mix(member, partition), member))
+                    price += stood_in[lost][member]
+            prices.append((price * worth[member], _mix(member, partition), member))
         prices.sort()
         order = [entry[2] for entry in prices]
         firsts[order[0]] += 1
         for member in order:
-            if member not in before:
+            if member in able:
                 for lost in before:
                     stood_in[lost][member] += 1
                 break
@@ -202,8 +206,16 @@ def _order_owners(chosen: list[list[int]], targets: list[int]) -> list[list[int]
     return ordered
 
 
+def _able_to_stand_in(owners: list[int], before: list[int], zone_of: Sequence[str]) -> list[int]:
+    """Return which owners of a partition the walk would take for the partition before it."""
+    strangers = [member for member in owners if member not in before]
+    taken = [zone_of[member] for member in before]
+    fewest = min([taken.count(zone_of[member]) for member in strangers], default=0)
+    return [member for member in strangers if taken.count(zone_of[member]) == fewest]
+
+
 def _level_firsts(ordered: list[list[int]], firsts: list[int], targets: list[int]) -> None:
-    """Pass first places on, from members with too many along chains to those with too few."""
+    """Pass first places on, from members with too many along chains to those with room."""
     n = len(ordered[0])
     quotas = [target // n for target in targets]
     heads: list[list[int]] = [[] for _ in targets]  # the partitions each member is first in
@@ -231,7 +243,7 @@ def _chain_down(
     firsts: list[int],
     quotas: list[int],
 ) -> list[tuple[int, int, int]]:
-    """Find the shortest chain of gifts from ``start`` to a member below its quota, last first."""
+    """Find the shortest chain of gifts from ``start`` to a member with room, last gift first."""
     gift_to: dict[int, tuple[int, int, int]] = {start: (-1, -1, -1)}
     queue = [start]
     for giver in queue:
@@ -240,7 +252,7 @@ def _chain_down(
                 if taker in gift_to:
                     continue
                 gift_to[taker] = (partition, giver, taker)
-                if firsts[taker] < quotas[taker]:
+                if firsts[taker] <= quotas[taker]:
                     chain = []
                     while taker != start:
                         chain.append(gift_to[taker])

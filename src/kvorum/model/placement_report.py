@@ -5,12 +5,15 @@ each member's load taken relative to its fair share; 1.0 is perfect balance.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from kvorum.model.placement import walk_fallbacks
 from kvorum.model.shares import fair_shares, share_zones
 from kvorum.model.topology import Member
+
+_FINER: Final = 1 << 10
 
 
 class MemberShare(msgspec.Struct, frozen=True):
@@ -21,7 +24,7 @@ class MemberShare(msgspec.Struct, frozen=True):
     zone: str
     weight: int
     replicas: int
-    fair: int  # replicas it should hold, by weight and as zones allow
+    fair: float  # replicas it should hold, by weight and as zones allow
     firsts: int  # partitions it is the first owner of
     peers: int  # members it has a partition in common with
 
@@ -76,15 +79,18 @@ def judge_placement(
     )
 
 
-def _fair(members: Sequence[Member], n: int, placement: Sequence[Sequence[int]]) -> list[int]:
+def _fair(members: Sequence[Member], n: int, placement: Sequence[Sequence[int]]) -> list[float]:
+    """Return fair shares with fractions: those of a ring cut much finer, scaled down."""
     zones = [member.zone for member in members]
-    return fair_shares(zones, [member.weight for member in members], n, len(placement))[1]
+    weights = [member.weight for member in members]
+    _, shares = fair_shares(zones, weights, n, len(placement) * _FINER)
+    return [share / _FINER for share in shares]
 
 
-def _efficiency(load: dict[int, int], fair: dict[int, int]) -> float:
+def _efficiency(load: dict[int, int], fair: dict[int, float]) -> float:
     """Return the fair load over the highest, loads counted relative to fair shares."""
     factor = sum(load.values()) / sum(fair.values())
-    highest = max(held / (max(fair[member], 1) * factor) for member, held in load.items())
+    highest = max(held / (fair[member] * factor) for member, held in load.items())
     return 1 / highest
 
 
@@ -113,9 +119,7 @@ def _worst_loss(
     return worst, worst_lost
 
 
-def _zone_violations(
-    members: Sequence[Member], placement: Sequence[Sequence[int]], n: int
-) -> int:
+def _zone_violations(members: Sequence[Member], placement: Sequence[Sequence[int]], n: int) -> int:
     zone_of = {member.id: member.zone for member in members}
     shares, _ = share_zones([member.zone for member in members], n)
     bounds = {share.zone: (share.low, share.high) for share in shares}

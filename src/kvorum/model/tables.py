@@ -81,9 +81,7 @@ def settings_problem(settings: TableSettings, n: int) -> str:
     if not 1 <= settings.max_siblings <= 10_000:
         return f"max_siblings={settings.max_siblings}: must lie between 1 and 10000"
     if not 1024 <= settings.max_record_bytes <= 1 << 30:
-        return (
-            f"max_record_bytes={settings.max_record_bytes}: must lie between 1024 and {1 << 30}"
-        )
+        return f"max_record_bytes={settings.max_record_bytes}: must lie between 1024 and {1 << 30}"
     return ""
 
 
@@ -135,9 +133,7 @@ class TableRegistry:
 
     def merge(self, settings: TableSettings) -> bool:
         """Take over settings if they are newer than what is known; tell whether they were."""
-        if settings.id == DEFAULT_TABLE_ID and (
-            settings.dropped or settings.name != DEFAULT_TABLE
-        ):
+        if settings.id == DEFAULT_TABLE_ID and (settings.dropped or settings.name != DEFAULT_TABLE):
             return False  # No honest node sends this; the default table is always there.
         held = self._by_id.get(settings.id)
         if held is not None and _rank(settings) <= _rank(held):

@@ -113,7 +113,7 @@ def make_topology(
     ``default_r`` and ``default_w`` are counted down to ``n``.
     """
     assert len(entropy) == ENTROPY_BYTES
-    if not 1 <= n:
+    if n < 1:
         raise TopologyInvalid(f"n={n}: at least one copy of everything must be kept")
     _check_members(members, n)
     _check_partition_count(partitions)
@@ -262,7 +262,9 @@ def _check_members(members: tuple[Member, ...], n: int) -> None:
     for member in members:
         _check_member(member)
         if member.id in ids:
-            raise TopologyInvalid(f"members {ids[member.id]} and {member.name} share id {member.id}")
+            raise TopologyInvalid(
+                f"members {ids[member.id]} and {member.name} share id {member.id}"
+            )
         if member.name in names:
             raise TopologyInvalid(f"two members are named {member.name}")
         if member.address in addresses:
