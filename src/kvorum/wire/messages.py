@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from kvorum.model.tables import TableSettings
+
 ROLE_CLIENT: Final = "client"  # requests of a client
 ROLE_FORWARD: Final = "forward"  # requests that another node forwards
 ROLE_DATA: Final = "data"  # batches between nodes
@@ -89,29 +91,11 @@ class Pong(Message, tag=11):
     volatile: bool = False
 
 
-class TableEntry(msgspec.Struct, array_like=True, gc=False):
-    """One table's settings as they travel; ``model/tables.py`` gives the fields their meaning."""
-
-    table_id: bytes
-    name: str
-    r: int
-    w: int
-    resolution: int
-    durability: int
-    sloppy: bool
-    ttl: int  # microseconds; 0: values do not expire
-    siblings_max: int
-    record_bytes_max: int
-    version_clock: int
-    version_member: int
-    dropped: bool = False
-
-
 class TablesUpdate(Message, tag=12):
     """Node to node, at every connection's start and at a change: tables as known here."""
 
     number: int
-    tables: list[TableEntry]
+    tables: list[TableSettings]
 
 
 class TablesUpdated(Message, tag=13):
@@ -173,7 +157,7 @@ class TableList(Message, tag=24):
 
 class TableAnswer(Message, tag=25):
     request: int
-    tables: list[TableEntry]
+    tables: list[TableSettings]
     unreached: list[int] = []  # members that have not confirmed a change yet
     conflicts: list[str] = []  # names that two ids carry
 
@@ -181,19 +165,19 @@ class TableAnswer(Message, tag=25):
 class TableCreate(Message, tag=26):
     """Client to node: make a table; equal settings under an existing name are fine.
 
-    ``r``, ``w`` 0, ``durability`` -1 and the empty resolution take the default table's.
+    Fields at their defaults take the default table's settings.
     """
 
     request: int
     name: str
     r: int = 0
     w: int = 0
-    resolution: str = ""
-    durability: str = ""
+    resolution: str = ""  # "siblings" or "lww"
+    durability: str = ""  # "none", "one", "quorum" or "all"
     sloppy: bool | None = None
-    ttl: int = 0
-    siblings_max: int = 0
-    record_bytes_max: int = 0
+    ttl_seconds: int = 0
+    max_siblings: int = 0
+    max_record_bytes: int = 0
 
 
 class TableSet(Message, tag=27):
@@ -205,9 +189,9 @@ class TableSet(Message, tag=27):
     w: int = 0
     durability: str = ""
     sloppy: bool | None = None
-    ttl: int = -1
-    siblings_max: int = 0
-    record_bytes_max: int = 0
+    ttl_seconds: int = -1
+    max_siblings: int = 0
+    max_record_bytes: int = 0
 
 
 class TableDrop(Message, tag=28):

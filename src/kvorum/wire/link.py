@@ -1,0 +1,429 @@
+"""Puts and gets between two nodes: batches, their numbers, answers in order, durability marks.
+
+Whatever a node asks of a peer within one turn travels as one batch, and the peer answers a
+batch by one frame at the end of its own turn, after that turn's write to the log; so an answer
+means ``os``. Entries need no ids: the answers stand in the batch's order. Each batch has a
+number, echoed with its count; a mismatch ends the connection. Later the peer sends marks: all
+that your batches up to this number hold is on disk now. Numbers and marks belong to one
+connection.
+
+    BATCH    u8 kind | u8 flags | u16 count | u32 number | entries
+    entry    u8 op | u8 zero | u16 key length | u32 body length | u32 epoch | u64 generation |
+             engine key | body
+    ANSWERS  u8 kind | u8 zero | u16 count | u32 number | one status byte per entry |
+             for each status but OK, in order: u32 length | payload
+    MARK     u8 kind | u8 zero | u16 zero | u32 number
+
+``Link`` is the asking end, ``BatchServer`` the answering one. Both are run by the server and by
+the simulator alike; neither knows a socket. (Numbers wrap; only their distance is looked at.)
+"""
+
+from collections import deque
+from struct import Struct
+from typing import Final
+
+from kvorum.model.latency import Latency
+from kvorum.wire.framing import FrameInvalid, pack_length
+from kvorum.wire.kinds import ANSWERS, BATCH, MARK
+
+OP_PUT: Final = 1  # merge this holding into your own; body: the holding
+OP_GET: Final = 2  # what do you hold; no body
+
+WANTS_MARK: Final = 1  # batch flag: somebody waits for the disk
+
+OK: Final = 0  # put: held. get: nothing is held here
+RECORD: Final = 1  # get: payload u64 generation | record
+LATER: Final = 2  # cannot be answered in this turn; ask again
+FAILED_HERE: Final = 3  # the copy here is damaged; it is not "not found"
+OVERLOADED: Final = 4  # a bound was reached here
+UNWRITABLE: Final = 5  # the disk here is full or has failed
+STALE_GENERATION: Final = 6  # payload u64: the receiver's higher reap generation
+OTHER_EPOCH: Final = 7  # payload u32: the receiver's epoch of the partition, which is newer
+NOT_TAKEN: Final = 8  # the receiver may not hold this: not an owner, or a dropped table
+ELSEWHERE: Final = 9  # get: the record is large; ask on the large connection
+MALFORMED: Final = 10
+
+COUNT_MAX: Final = 65_535
+_NUMBERS: Final = 0xFFFFFFFF
+
+_head = Struct("<BBHI")
+_pack_head = _head.pack
+_unpack_head = _head.unpack_from
+HEAD_BYTES: Final = _head.size
+_entry = Struct("<BBHIIQ")
+_pack_entry = _entry.pack
+_unpack_entry = _entry.unpack_from
+ENTRY_BYTES: Final = _entry.size
+_unpack_length = Struct("<I").unpack_from
+_generation = Struct("<Q")
+_pack_generation = _generation.pack
+_unpack_generation = _generation.unpack_from
+
+
+class Asker:
+    """Whoever asks peers and is told what became of it; one object per request.
+
+    For each entry exactly one of ``on_ok``, ``on_record``, ``on_refusal`` and ``on_lost`` is
+    called; ``on_slow`` and ``on_silence`` may come before it, ``on_disk`` after ``on_ok``, and
+    ``on_lost`` once more in its place when the connection ends before the mark.
+    """
+
+    __slots__ = ("wants_disk",)
+
+    def __init__(self) -> None:
+        self.wants_disk = False
+
+    def on_ok(self, peer: int) -> None:
+        raise NotImplementedError
+
+    def on_record(self, peer: int, generation: int, record: bytes) -> None:
+        raise NotImplementedError
+
+    def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def on_disk(self, peer: int) -> None:
+        """What the peer acked before is on its disk."""
+
+    def on_slow(self, peer: int) -> None:
+        """The peer takes longer than it does in 19 of 20 cases."""
+
+    def on_silence(self, peer: int) -> None:
+        """The peer's adaptive timeout has passed; its answer may still come."""
+
+    def on_lost(self, peer: int) -> None:
+        """The connection ended, or could take no more: no answer will come."""
+
+
+class Batch:
+    """One batch on its way, until it is answered and, where wanted, marked."""
+
+    __slots__ = ("abandoned", "askers", "hedged", "number", "sent_at", "size", "wants_mark")
+
+    def __init__(self, number: int, askers: list[Asker], size: int, wants_mark: bool) -> None:
+        self.number = number
+        self.askers = askers
+        self.size = size
+        self.wants_mark = wants_mark
+        self.sent_at = 0
+        self.hedged = False
+        self.abandoned = False
+
+
+class Link:
+    """What this node asks of one peer over one connection at a time.
+
+    It outlives its connections: between two of them ``connected`` is False and asking fails.
+    The first entry of a turn puts the link on the driver's list of dirty links; at the turn's
+    end the driver takes the frames and writes them at once.
+    """
+
+    __slots__ = (
+        "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_unsent", "_wants_mark",
+        "batch_bytes_max", "connected", "heard_at", "in_flight", "latency", "owed_bytes",
+        "peer", "queue_bytes_max", "silent", "unmarked",
+    )  # fmt: skip
+
+    def __init__(
+        self, peer: int, dirty: list["Link"], batch_bytes_max: int, queue_bytes_max: int
+    ) -> None:
+        self.peer = peer
+        self.batch_bytes_max = batch_bytes_max
+        self.queue_bytes_max = queue_bytes_max
+        self.latency = Latency()
+        self.connected = False
+        self.silent = False  # an adaptive timeout has passed without any answer
+        self.heard_at = 0
+        self.owed_bytes = 0  # of entries that lack their answer
+        self.in_flight: deque[Batch] = deque()
+        self.unmarked: deque[Batch] = deque()
+        self._dirty = dirty
+        self._number = 0
+        self._unsent: list[Batch] = []
+        self._frames: list[bytes] = []
+        self._parts: list[bytes] = []
+        self._askers: list[Asker] = []
+        self._bytes = 0
+        self._wants_mark = False
+
+    def open(self, now: int) -> None:
+        """A new connection stands."""
+        assert not self.connected
+        self.connected = True
+        self.silent = False
+        self.heard_at = now
+        self._number = 0
+
+    def put(self, key: bytes, holding: bytes, epoch: int, generation: int, asker: Asker) -> bool:
+        """Ask the peer to merge ``holding``; False if it cannot be asked now."""
+        size = ENTRY_BYTES + len(key) + len(holding)
+        if not self.connected or self.owed_bytes + size > self.queue_bytes_max:
+            return False
+        if not self._askers:
+            self._dirty.append(self)
+        self._parts += (
+            _pack_entry(OP_PUT, 0, len(key), len(holding), epoch, generation), key, holding,
+        )  # fmt: skip
+        self._askers.append(asker)
+        if asker.wants_disk:
+            self._wants_mark = True
+        self._grow(size)
+        return True
+
+    def get(self, key: bytes, epoch: int, generation: int, asker: Asker) -> bool:
+        """Ask what the peer holds; False if it cannot be asked now."""
+        size = ENTRY_BYTES + len(key)
+        if not self.connected or self.owed_bytes + size > self.queue_bytes_max:
+            return False
+        if not self._askers:
+            self._dirty.append(self)
+        self._parts += (_pack_entry(OP_GET, 0, len(key), 0, epoch, generation), key)
+        self._askers.append(asker)
+        self._grow(size)
+        return True
+
+    def probe(self) -> None:
+        """Send an empty batch, if nothing else is under way: is the peer there, and how fast?"""
+        if self.connected and not self.in_flight and not self._askers and not self._unsent:
+            self._dirty.append(self)
+            self._close_batch()
+
+    def _grow(self, size: int) -> None:
+        self.owed_bytes += size
+        self._bytes += size
+        if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
+            self._close_batch()
+            self._dirty.append(self)
+
+    def _close_batch(self) -> None:
+        count = len(self._askers)
+        self._number = (self._number + 1) & _NUMBERS
+        flags = WANTS_MARK if self._wants_mark else 0
+        batch = Batch(self._number, self._askers, self._bytes, self._wants_mark)
+        head = _pack_head(BATCH, flags, count, self._number)
+        self._frames.append(b"".join([pack_length(HEAD_BYTES + self._bytes), head, *self._parts]))
+        self._unsent.append(batch)
+        self._parts = []
+        self._askers = []
+        self._bytes = 0
+        self._wants_mark = False
+
+    def take(self, now: int) -> list[bytes]:
+        """The frames of this turn, for the connection. At the end of the turn."""
+        if self._askers:
+            self._close_batch()
+        for batch in self._unsent:
+            batch.sent_at = now
+            self.in_flight.append(batch)
+        frames = self._frames
+        if frames:
+            self._unsent = []
+            self._frames = []
+        return frames
+
+    def on_answers(self, payload: bytes, now: int) -> None:
+        """Match one ANSWERS payload; ``FrameInvalid`` if it answers nothing we asked."""
+        if len(payload) < HEAD_BYTES or not self.in_flight:
+            raise FrameInvalid("answers came that were not asked for")
+        _, _, count, number = _unpack_head(payload, 0)
+        batch = self.in_flight.popleft()
+        askers = batch.askers
+        statuses = payload[HEAD_BYTES : HEAD_BYTES + count]
+        if number != batch.number or count != len(askers) or len(statuses) != count:
+            self.in_flight.appendleft(batch)
+            raise FrameInvalid(
+                f"answers to batch {number} ({count}) came where batch {batch.number} "
+                f"({len(askers)}) was due"
+            )
+        self.owed_bytes -= batch.size
+        self.silent = False
+        self.heard_at = now
+        self.latency.observe(now - batch.sent_at)
+        if batch.wants_mark:
+            self.unmarked.append(batch)
+        peer = self.peer
+        if statuses.count(0) == count:
+            for asker in askers:
+                asker.on_ok(peer)
+            return
+        self._on_mixed_answers(payload, batch, statuses)
+
+    def _on_mixed_answers(self, payload: bytes, batch: Batch, statuses: bytes) -> None:
+        peer = self.peer
+        askers = batch.askers
+        position = HEAD_BYTES + len(statuses)
+        size = len(payload)
+        refused: list[Asker] = []
+        index = 0
+        for status in statuses:
+            asker = askers[index]
+            index += 1
+            if status == OK:
+                asker.on_ok(peer)
+                continue
+            if position + 4 > size:
+                self._put_back(batch, index - 1)
+                raise FrameInvalid("answers are cut short")
+            end = position + 4 + int(_unpack_length(payload, position)[0])
+            if end > size or (status == RECORD and end < position + 12):
+                self._put_back(batch, index - 1)
+                raise FrameInvalid("answers are cut short")
+            if status == RECORD:
+                generation = int(_unpack_generation(payload, position + 4)[0])
+                asker.on_record(peer, generation, payload[position + 12 : end])
+            else:
+                refused.append(asker)
+                asker.on_refusal(peer, status, payload[position + 4 : end])
+            position = end
+        if refused:
+            batch.askers = [asker for asker in askers if asker not in refused]
+
+    def _put_back(self, batch: Batch, first: int) -> None:
+        """Let those whose answers were garbage learn of it when the connection is closed."""
+        batch.askers = batch.askers[first:]
+        batch.wants_mark = False
+        self.owed_bytes += batch.size
+        self.in_flight.appendleft(batch)
+
+    def on_mark(self, payload: bytes) -> None:
+        """What the peer acked up to a batch is on its disk."""
+        if len(payload) != HEAD_BYTES:
+            raise FrameInvalid("a mark has the wrong length")
+        number = int(_unpack_head(payload, 0)[3])
+        unmarked = self.unmarked
+        peer = self.peer
+        while unmarked and ((number - unmarked[0].number) & _NUMBERS) < 0x80000000:
+            for asker in unmarked.popleft().askers:
+                if asker.wants_disk:
+                    asker.on_disk(peer)
+
+    def sweep(self, now: int) -> None:
+        """Tell the askers of batches that are slow or overdue. Some hundred times a second."""
+        if not self.in_flight:
+            return
+        hedge_after = self.latency.hedge_after
+        timeout = self.latency.timeout
+        for batch in list(self.in_flight):
+            elapsed = now - batch.sent_at
+            if elapsed < hedge_after:
+                return
+            if not batch.hedged:
+                batch.hedged = True
+                for asker in batch.askers:
+                    asker.on_slow(self.peer)
+            if elapsed >= timeout and not batch.abandoned:
+                batch.abandoned = True
+                self.silent = True
+                for asker in batch.askers:
+                    asker.on_silence(self.peer)
+
+    def close(self) -> None:
+        """The connection has ended: nothing that lacks its answer or its mark will get it."""
+        if not self.connected:
+            return
+        self.connected = False
+        batches = [*self.unmarked, *self.in_flight, *self._unsent]
+        askers = self._askers
+        self.unmarked.clear()
+        self.in_flight.clear()
+        self._unsent = []
+        self._frames = []
+        self._parts = []
+        self._askers = []
+        self._bytes = 0
+        self._wants_mark = False
+        self.owed_bytes = 0
+        for batch in batches:
+            for asker in batch.askers:
+                asker.on_lost(self.peer)
+        for asker in askers:
+            asker.on_lost(self.peer)
+
+
+class Answers:
+    """What a node does for its peers: the part that ``replica.py`` plays towards a batch."""
+
+    __slots__ = ("payload", "position")
+
+    def __init__(self) -> None:
+        self.payload = b""  # what goes with the status just returned
+        self.position = 0  # of the log, after all that was written so far
+
+    def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
+        """Merge ``holding``; the status, with ``payload`` set where it has one."""
+        raise NotImplementedError
+
+    def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
+        """Read; ``RECORD`` with ``payload`` set, ``OK`` if nothing is held, or a refusal."""
+        raise NotImplementedError
+
+
+class BatchServer:
+    """The answering end of one connection from a peer."""
+
+    __slots__ = ("_answers", "_large", "_waiting")
+
+    def __init__(self, answers: Answers, large: bool) -> None:
+        self._answers = answers
+        self._large = large
+        self._waiting: deque[tuple[int, int]] = deque()  # batch number, log position
+
+    def on_batch(self, payload: bytes) -> bytes:
+        """Do what one BATCH payload asks; return the ANSWERS frame, to leave after the log."""
+        if len(payload) < HEAD_BYTES:
+            raise FrameInvalid("a batch is cut short")
+        _, flags, count, number = _unpack_head(payload, 0)
+        answers = self._answers
+        statuses = bytearray(count)
+        extras: list[bytes] = []
+        extra_bytes = 0
+        position = HEAD_BYTES
+        size = len(payload)
+        index = 0
+        while index < count:
+            if position + ENTRY_BYTES > size:
+                raise FrameInvalid("a batch's entry is cut short")
+            op, _, key_length, body_length, epoch, generation = _unpack_entry(payload, position)
+            position += ENTRY_BYTES
+            body = position + key_length
+            end = body + body_length
+            if end > size or key_length < 33:
+                raise FrameInvalid("a batch's entry is cut short")
+            key = payload[position:body]
+            if op == OP_PUT:
+                status = answers.on_put(key, payload[body:end], epoch, generation)
+            elif op == OP_GET:
+                status = answers.on_get(key, epoch, generation, self._large)
+            else:
+                raise FrameInvalid(f"a batch has an entry of unknown kind {op}")
+            if status:
+                statuses[index] = status
+                extra = answers.payload
+                extras += (pack_length(len(extra)), extra)
+                extra_bytes += 4 + len(extra)
+            position = end
+            index += 1
+        if position != size:
+            raise FrameInvalid("bytes follow a batch's last entry")
+        if flags & WANTS_MARK:
+            self._waiting.append((number, answers.position))
+        head = _pack_head(ANSWERS, 0, count, number)
+        length = pack_length(HEAD_BYTES + count + extra_bytes)
+        if extras:
+            return b"".join([length, head, statuses, *extras])
+        return b"".join((length, head, statuses))
+
+    def mark(self, durable_position: int) -> bytes:
+        """The MARK frame now due, or nothing; whenever more of the log is on disk."""
+        waiting = self._waiting
+        number = -1
+        while waiting and waiting[0][1] <= durable_position:
+            number = waiting.popleft()[0]
+        if number < 0:
+            return b""
+        return pack_length(HEAD_BYTES) + _pack_head(MARK, 0, 0, number)
+
+
+def record_payload(generation: int, record: bytes) -> bytes:
+    """The payload of a ``RECORD`` answer."""
+    return _pack_generation(generation) + record
