@@ -38,7 +38,7 @@ bench: setup
 
 docs: setup
 	@scripts/setup .venv demo,dev,docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -66,6 +66,8 @@ def _nothing_left_behind() -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List what could not run here, and tell the stage runner how many tests there were."""
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # A worker of a parallel run; the run itself reports for all of them.
     stats = terminalreporter.stats
     lacking = [
         f"{report.nodeid}  {reason}"
