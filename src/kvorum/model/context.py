@@ -13,7 +13,7 @@ from typing import Final
 from zlib import crc32
 
 from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
-from kvorum.model.version import ENTRY_BYTES, RUN_BYTES, Seen
+from kvorum.model.version import ENTRY_BYTES, RUN_BYTES, Seen, is_canonical
 
 FORMAT: Final = 1
 HEAD_BYTES: Final = 28
@@ -69,6 +69,8 @@ def check_context(engine_key: bytes, context: bytes) -> None:
         or more
         or crc32(context[:end]) != _unpack_checksum(context, end)[0]
     ):
+        raise ContextInvalid("the context is damaged; pass on what a get or put returned")
+    if not is_canonical(context, HEAD_BYTES, entry_count, run_count):
         raise ContextInvalid("the context is damaged; pass on what a get or put returned")
     if digest != key_digest(engine_key):
         raise ContextInvalid("the context belongs to another key or table")

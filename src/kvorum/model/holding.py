@@ -57,6 +57,8 @@ def check_holding(holding: bytes, partition_key_bytes_max: int) -> str:
         return "a holding is cut short"
     if holding[0] != FORMAT:
         return f"holding format {holding[0]} is unknown here (known: {FORMAT})"
+    if holding[1]:
+        return "a holding's second byte is not zero"
     length = int(_unpack_key_length(holding, 2)[0])
     if length > partition_key_bytes_max or HEAD_BYTES + length > len(holding):
         return "a holding's partition key is too long"

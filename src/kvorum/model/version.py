@@ -18,6 +18,7 @@ Records and contexts carry such a set encoded: entries (16 bytes), then runs (20
 slow path.
 """
 
+from bisect import bisect_right
 from struct import Struct
 from typing import Final
 
@@ -91,6 +92,23 @@ def descends(
     return True
 
 
+def is_canonical(encoded: bytes, offset: int, entry_count: int, run_count: int) -> bool:
+    """True if the encoded set is the one that its own decoded form encodes to.
+
+    For bytes from outside this process; they must hold all entries and runs announced.
+    """
+    if entry_count == 1 and not run_count:
+        return encoded[offset + ACTOR_BYTES : offset + ENTRY_BYTES] != b"\0\0\0\0"
+    seen = Seen()
+    seen.merge(Seen.decode(encoded, offset, entry_count, run_count))
+    for runs in seen.runs.values():
+        for first, last in runs:
+            if first < 1 or last < first:
+                return False
+    end = offset + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
+    return seen.encode() == (entry_count, run_count, encoded[offset:end])
+
+
 class Seen:
     """A set of dots, taken apart: for each actor the runs of counters that have been seen.
 
@@ -131,15 +149,22 @@ class Seen:
         return len(entries), len(runs), b"".join(entries + runs)
 
     def covers(self, dot: bytes) -> bool:
+        runs = self.runs.get(dot[:ACTOR_BYTES])
+        if runs is None:
+            return False
         counter = counter_of(dot)
-        return any(first <= counter <= last for first, last in self.runs.get(dot[:ACTOR_BYTES], ()))
+        position = bisect_right(runs, (counter, COUNTER_MAX))  # of the first run that is later
+        return position > 0 and runs[position - 1][1] >= counter
 
     def covers_all(self, other: "Seen") -> bool:
         for actor, theirs in other.runs.items():
             ours = self.runs.get(actor, [])
+            position = 0
             for first, last in theirs:
+                while position < len(ours) and ours[position][1] < last:
+                    position += 1
                 # Runs never touch, so a run of theirs lies within one of ours or not at all.
-                if not any(low <= first and last <= high for low, high in ours):
+                if position == len(ours) or ours[position][0] > first:
                     return False
         return True
 
@@ -160,9 +185,13 @@ class Seen:
             taken.setdefault(dot[:ACTOR_BYTES], []).append(counter_of(dot))
         for actor, runs in self.runs.items():
             kept: list[tuple[int, int]] = []
+            counters = taken.get(actor, [])
+            position = 0
             for first, last in runs:
-                for counter in taken.get(actor, ()):
-                    if first <= counter <= last:
+                while position < len(counters) and counters[position] <= last:
+                    counter = counters[position]
+                    position += 1
+                    if first <= counter:
                         if first < counter:
                             kept.append((first, counter - 1))
                         first = counter + 1

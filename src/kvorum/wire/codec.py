@@ -16,6 +16,8 @@ _hello = msgspec.msgpack.Decoder(Hello)
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 _reply: msgspec.msgpack.Decoder[Welcome | Reject] = msgspec.msgpack.Decoder(Welcome | Reject)
 
+# What msgspec raises: text that is no UTF-8, and arrays nested without end, end up beside its own.
+_MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _KINDS: Final = {Hello: HELLO, Welcome: WELCOME, Reject: REJECT}
 
 
@@ -35,7 +37,7 @@ def decode_hello(payload: bytes) -> Hello:
         raise MessageInvalid("a connection begins with a Hello")
     try:
         return _hello.decode(memoryview(payload)[1:])
-    except msgspec.DecodeError as error:
+    except _MALFORMED as error:
         raise MessageInvalid(f"the Hello is malformed: {error}") from error
 
 
@@ -45,7 +47,7 @@ def decode_reply(payload: bytes) -> Welcome | Reject:
         raise MessageInvalid("the other side answered no Welcome; is it a kvorum node?")
     try:
         return _reply.decode(memoryview(payload)[1:])
-    except msgspec.DecodeError as error:
+    except _MALFORMED as error:
         raise MessageInvalid(f"the Welcome is malformed: {error}") from error
 
 
@@ -54,5 +56,5 @@ def decode_control(payload: bytes) -> Control:
         raise MessageInvalid("a control message was expected")
     try:
         return _control.decode(memoryview(payload)[1:])
-    except msgspec.DecodeError as error:
+    except _MALFORMED as error:
         raise MessageInvalid(f"a control message is malformed: {error}") from error
