@@ -49,6 +49,25 @@ def engine_key(hash_key: bytes, table_id: bytes, partition_key: bytes, sort_key:
     return b"\x01" + place[:16] + table_id + place[16:] + sort_key
 
 
+class TableLocator:
+    """Locates the keys of one table of one cluster, at half the price of ``engine_key``.
+
+    The key and the table id are taken in once, and the hash goes on from there for each key.
+    """
+
+    __slots__ = ("_copy", "_table_id")
+
+    def __init__(self, hash_key: bytes, table_id: bytes) -> None:
+        self._copy = blake2b(digest_size=24, key=hash_key, person=table_id).copy
+        self._table_id = table_id
+
+    def engine_key(self, partition_key: bytes, sort_key: bytes) -> bytes:
+        hashing = self._copy()
+        hashing.update(partition_key)
+        place = hashing.digest()
+        return b"\x01" + place[:16] + self._table_id + place[16:] + sort_key
+
+
 def partition_shift(partitions: int) -> int:
     """Return how far the first two bytes of a position are shifted to give its partition."""
     return MAX_PARTITION_BITS - (partitions.bit_length() - 1)

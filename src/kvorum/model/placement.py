@@ -221,19 +221,23 @@ def _level_firsts(ordered: list[list[int]], firsts: list[int], targets: list[int
     heads: list[list[int]] = [[] for _ in targets]  # the partitions each member is first in
     for partition, order in enumerate(ordered):
         heads[order[0]].append(partition)
-    for start in range(len(targets)):
-        while firsts[start] > quotas[start] + 1:
-            chain = _chain_down(start, ordered, heads, firsts, quotas)
-            if not chain:
-                break
-            for partition, giver, taker in chain:
-                order = ordered[partition]
-                at = order.index(taker)
-                order[0], order[at] = taker, giver
-                heads[giver].remove(partition)
-                heads[taker].append(partition)
-            firsts[start] -= 1
-            firsts[chain[0][2]] += 1
+    # First nobody keeps more than one above its quota, which can always be had; then nobody is
+    # left below it while a chain leads there from one above.
+    for surplus in (1, 0):
+        for start in range(len(targets)):
+            while firsts[start] > quotas[start] + surplus:
+                wanted = [quota + surplus for quota in quotas]
+                chain = _chain_down(start, ordered, heads, firsts, wanted)
+                if not chain:
+                    break
+                for partition, giver, taker in chain:
+                    order = ordered[partition]
+                    at = order.index(taker)
+                    order[0], order[at] = taker, giver
+                    heads[giver].remove(partition)
+                    heads[taker].append(partition)
+                firsts[start] -= 1
+                firsts[chain[0][2]] += 1
 
 
 def _chain_down(
@@ -241,18 +245,18 @@ def _chain_down(
     ordered: list[list[int]],
     heads: list[list[int]],
     firsts: list[int],
-    quotas: list[int],
+    wanted: list[int],
 ) -> list[tuple[int, int, int]]:
     """Find the shortest chain of gifts from ``start`` to a member with room, last gift first."""
     gift_to: dict[int, tuple[int, int, int]] = {start: (-1, -1, -1)}
     queue = [start]
-    for giver in queue:
+    for giver in queue:  # It grows as the search goes on.
         for partition in heads[giver]:
             for taker in ordered[partition]:
                 if taker in gift_to:
                     continue
                 gift_to[taker] = (partition, giver, taker)
-                if firsts[taker] <= quotas[taker]:
+                if firsts[taker] < wanted[taker]:
                     chain = []
                     while taker != start:
                         chain.append(gift_to[taker])

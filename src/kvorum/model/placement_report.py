@@ -84,7 +84,7 @@ def _fair(members: Sequence[Member], n: int, placement: Sequence[Sequence[int]])
     zones = [member.zone for member in members]
     weights = [member.weight for member in members]
     _, shares = fair_shares(zones, weights, n, len(placement) * _FINER)
-    return [share / _FINER for share in shares]
+    return [max(share, 1) / _FINER for share in shares]
 
 
 def _efficiency(load: dict[int, int], fair: dict[int, float]) -> float:

@@ -163,21 +163,18 @@ def decode_topology(document: bytes) -> Topology:
     """Return the topology a file holds, or raise ``TopologyInvalid``, which names the cause."""
     try:
         found = msgspec.json.decode(document, type=_FormatOnly).format
-    except msgspec.ValidationError as error:
-        raise TopologyInvalid(f"not a topology: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TopologyInvalid(f"not JSON: {error}") from None
-    if found > TOPOLOGY_FORMAT:
-        raise TopologyInvalid(
-            f"format {found} is newer than format {TOPOLOGY_FORMAT}, the newest this version of "
-            "kvorum reads"
-        )
-    if found < 1:
-        raise TopologyInvalid(f"format {found} does not exist")
-    try:
+        if found > TOPOLOGY_FORMAT:
+            raise TopologyInvalid(
+                f"format {found} is newer than format {TOPOLOGY_FORMAT}, the newest this version "
+                "of kvorum reads"
+            )
+        if found < 1:
+            raise TopologyInvalid(f"format {found} does not exist")
         read = msgspec.json.decode(document, type=_Document)
     except msgspec.ValidationError as error:
-        raise TopologyInvalid(f"not a valid topology: {error}") from None
+        raise TopologyInvalid(f"not a topology: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TopologyInvalid(f"not JSON: {error}") from None
     topology = Topology(
         cluster_id=_from_hex("cluster_id", read.cluster_id, CLUSTER_ID_BYTES),
         hash_key=_from_hex("hash_key", read.hash_key, HASH_KEY_BYTES),
