@@ -38,9 +38,7 @@ def test_a_member_too_heavy_to_be_fair_to_holds_everything_once() -> None:
     members = some_members(4, weights=(1000, 1, 1, 1))
     report = judge_placement(members, plan_placement(members, 2, 64), 2)
     assert report.shares[0].replicas == 64
-    assert [share.replicas for share in report.shares[1:]] == [21, 21, 22] or sum(
-        share.replicas for share in report.shares[1:]
-    ) == 64
+    assert sorted(share.replicas for share in report.shares[1:]) == [21, 21, 22]
 
 
 def test_fewer_zones_than_copies_share_them_evenly() -> None:
