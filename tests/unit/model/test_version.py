@@ -110,7 +110,7 @@ def test_covering_a_dot_is_being_within_a_run() -> None:
 
 
 def test_taking_dots_out_leaves_gaps() -> None:
-    seen = seen_of_dots(up_to(1, 6) + [dot(1, 9)] + up_to(2, 1) + up_to(3, 2))
+    seen = seen_of_dots([*up_to(1, 6), dot(1, 9), *up_to(2, 1), *up_to(3, 2)])
     less = seen.without([dot(1, 6), dot(1, 3), dot(1, 3), dot(2, 1), dot(1, 8), dot(4, 1)])
     assert dots_of(less) == {dot(1, 1), dot(1, 2), dot(1, 4), dot(1, 5), dot(1, 9), *up_to(3, 2)}
     assert seen.runs[actor(1)] == [(1, 6), (9, 9)], "the set itself stays as it was"
