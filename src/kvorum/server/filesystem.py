@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+from typing import Final
 
 from kvorum.storage.engine import StorageError
 from kvorum.storage.filesystem import FileSystem, LogFile
 
-LOCK_FILE = "lock"
+LOCK_FILE: Final = "lock"
+INODE_MASK: Final = (1 << 63) - 1
 
 
 class DirectoryInUse(StorageError):
@@ -101,7 +103,10 @@ class DiskFolder(FileSystem):
     def inode(self, name: str) -> int:
         if not name:
             return os.fstat(self._folder).st_ino
-        return os.stat(name, dir_fd=self._folder).st_ino
+        # Inode numbers are used again soon, and a copy over a file in place keeps its number;
+        # neither brings back the time of the last change.
+        found = os.stat(name, dir_fd=self._folder)
+        return (found.st_ino << 40 ^ found.st_ctime_ns) & INODE_MASK
 
     def close(self) -> None:
         """Let go of the folder and the lock."""

@@ -26,7 +26,9 @@ class Commit:
         self._engine = engine
         self._overlay = frozen.overlay
         self._drops = list(frozen.drops)
-        self._keys = sorted_in_parts(frozen.overlay)
+        # Order is for engines that write pages; a dict gains nothing by it.
+        instant = engine.capabilities.instant
+        self._keys = list(frozen.overlay) if instant else sorted_in_parts(frozen.overlay)
         self._at = 0
         self._trusted = engine.capabilities.trusted
 

@@ -124,26 +124,30 @@ def check_owner(found: Identity, cluster_id: bytes, member_id: int, name: str) -
         )
 
 
-def consume_clean_stop(files: FileSystem, found: Identity) -> CleanStop | None:
-    """Remove the marker, durably, and return it if it is about this disk and this start."""
+def read_clean_stop(files: FileSystem, found: Identity) -> CleanStop | None:
+    """Return the marker if it is about this disk and the start that ended last."""
     if CLEAN_STOP_FILE not in files.names():
         return None
     try:
         body = _unseal(files.read(CLEAN_STOP_FILE), CLEAN_STOP_FILE)
         marker = msgspec.json.decode(body, type=CleanStop)
     except (DirectoryRefused, msgspec.DecodeError):
-        marker = None  # A marker that cannot be read proves nothing.
-    files.remove(CLEAN_STOP_FILE)
-    files.sync_folder()
+        return None  # A marker that cannot be read proves nothing.
     if (
-        marker is None
-        or marker.store != found.store
+        marker.store != found.store
         or marker.start_count != found.start_count
         or marker.folder_inode != files.inode("")
         or marker.identity_inode != files.inode(IDENTITY_FILE)
     ):
         return None
     return marker
+
+
+def consume_clean_stop(files: FileSystem) -> None:
+    """Remove the marker, durably, before the first write of this start."""
+    if CLEAN_STOP_FILE in files.names():
+        files.remove(CLEAN_STOP_FILE)
+        files.sync_folder()
 
 
 def write_identity(files: FileSystem, identity: Identity) -> None:

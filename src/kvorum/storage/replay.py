@@ -119,7 +119,7 @@ def _damaged(name: str, offset: int, what: str) -> LogDamaged:
 def read_segment(name: str, data: bytes, data_id: bytes) -> Segment | None:
     """Find the good frames of one segment; None if its header never reached the disk."""
     number = segment_number(name)
-    if len(data) < SEGMENT_HEADER_BYTES or not data.strip(b"\0"):
+    if len(data) < SEGMENT_HEADER_BYTES:
         return None
     magic, version, told, salt, first, owner, crc = segment_header.unpack_from(data, 0)
     if magic == SEGMENT_MAGIC and version > SEGMENT_FORMAT:
@@ -128,8 +128,8 @@ def read_segment(name: str, data: bytes, data_id: bytes) -> Segment | None:
             f"{SEGMENT_FORMAT}. Start the newer version that wrote it."
         )
     if crc32(data[: SEGMENT_HEADER_BYTES - 4]) != crc or magic != SEGMENT_MAGIC:
-        if len(data) == SEGMENT_HEADER_BYTES:
-            return None  # Torn while it was being created: nothing was ever written behind it.
+        if FRAME_MAGIC not in data:
+            return None  # Torn while it was being created: no frame ever reached the disk.
         raise _damaged(name, 0, "the header's checksum is wrong")
     if owner != data_id:
         raise _damaged(name, 0, "it belongs to another data directory")
@@ -177,8 +177,12 @@ class Replayed(NamedTuple):
     cut_bytes: int  # of torn tails
 
 
-def replay(files: FileSystem, data_id: bytes, apply: Apply) -> Replayed:
-    """Apply the whole log, cut its torn tail, and leave every segment that remains synced."""
+def replay(files: FileSystem, data_id: bytes, apply: Apply, known: int = 0) -> Replayed:
+    """Apply the whole log, cut its torn tail, and leave every segment that remains synced.
+
+    ``known`` is a position that has been durable for certain (a clean stop says so); a log that
+    ends before it is damaged, even where it looks like a torn tail.
+    """
     names = sorted(name for name in files.names() if segment_number(name) >= 0)
     last_number = segment_number(names[-1]) if names else -1
     for earlier, later in pairwise(names):
@@ -202,6 +206,9 @@ def replay(files: FileSystem, data_id: bytes, apply: Apply) -> Replayed:
         kept.append(name)
         good.append(segment.good_bytes)
         cut += len(data) - segment.good_bytes
+    if position < known:
+        at = names[-1] if names else segment_name(0)
+        raise _damaged(at, sum(good[-1:]), f"entries {position + 1} to {known} are missing")
     for name, good_bytes in zip(kept, good, strict=True):
         _settle(files, name, good_bytes)
     cut += _discard(files, lost)

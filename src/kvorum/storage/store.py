@@ -11,6 +11,7 @@ bound once. Positions: what was written is at level *memory* at once, *os* when
 """
 
 from collections.abc import Callable
+from errno import EACCES, EPERM, EROFS
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -29,6 +30,7 @@ from kvorum.storage.identity import (
     Identity,
     check_owner,
     consume_clean_stop,
+    read_clean_stop,
     read_identity,
     write_clean_stop,
     write_identity,
@@ -222,7 +224,9 @@ def open_store(
         )
     try:
         return _open_durable(buffer, files, cluster_id, member_id, member_name, draw)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (EACCES, EPERM, EROFS):
+            raise
         raise DirectoryRefused(f"the data directory is not writable: {error}") from error
 
 
@@ -254,25 +258,26 @@ def _open_durable(
             "the engine's files belong to another data directory than the identity file says. "
             "Restore what belongs together, or move the whole directory away."
         )
+    marker: CleanStop | None = None
     if found is None:
         identity = _new_identity(cluster_id, member_id, name, draw)
-        marker = None
     else:
         check_owner(found, cluster_id, member_id, name)
+        marker = read_clean_stop(files, found)
         identity = msgspec.structs.replace(
             found, name=name, start_count=found.start_count + 1, nonce=draw(8).hex()
         )
     # Replay judges the log before anything is changed, so that a damaged one stays as it is.
-    replayed = replay(files, identity.data_id, buffer.replayed)
-    if found is not None:
-        marker = consume_clean_stop(files, found)
-        if marker is not None and (
-            marker.position != replayed.position
-            or engine_identity != (found.data_id, found.start_count)
-        ):
-            marker = None  # The log or the engine is not the one that was stopped.
-        if marker is None:
-            identity = msgspec.structs.replace(identity, store=draw(8).hex())
+    known = marker.position if marker is not None else 0
+    replayed = replay(files, identity.data_id, buffer.replayed, known)
+    if found is not None and (
+        marker is None
+        or marker.position != replayed.position
+        or engine_identity != (found.data_id, found.start_count)
+    ):
+        marker = None  # Something may be missing: whoever mints from now on is somebody else.
+        identity = msgspec.structs.replace(identity, store=draw(8).hex())
+    consume_clean_stop(files)
     write_identity(files, identity)
     buffer.attach(Log(files, identity.data_id, draw, replayed))
     _settle_engine(buffer, identity)
