@@ -184,7 +184,6 @@ def replay(files: FileSystem, data_id: bytes, apply: Apply, known: int = 0) -> R
     ends before it is damaged, even where it looks like a torn tail.
     """
     names = sorted(name for name in files.names() if segment_number(name) >= 0)
-    last_number = segment_number(names[-1]) if names else -1
     for earlier, later in pairwise(names):
         if segment_number(later) != segment_number(earlier) + 1:
             raise _damaged(later, 0, f"the segment before it is missing; {earlier} is there")
@@ -213,6 +212,11 @@ def replay(files: FileSystem, data_id: bytes, apply: Apply, known: int = 0) -> R
         _settle(files, name, good_bytes)
     cut += _discard(files, lost)
     files.sync_folder()
+    # The next segment takes the place of the first one lost: numbers must have no gap.
+    if lost:
+        last_number = segment_number(lost[0]) - 1
+    else:
+        last_number = segment_number(names[-1]) if names else -1
     return Replayed(position, last_number, kept, cut)
 
 
