@@ -238,8 +238,12 @@ def lww_record(value: bytes) -> bytes:
 
 
 def entry_counter(record: bytes, actor: bytes) -> int:
-    """The counter that the record's vector has for ``actor``; 0 if it has none."""
-    position = find_entry(record, HEAD_BYTES, _unpack_head(record, 0)[2], actor)
+    """The highest counter of ``actor`` that the record has seen, also beyond a gap; 0 if none."""
+    _, _, entry_count, run_count, _ = _unpack_head(record, 0)
+    if run_count:
+        runs = Seen.decode(record, HEAD_BYTES, entry_count, run_count).runs.get(actor)
+        return 0 if runs is None else runs[-1][1]
+    position = find_entry(record, HEAD_BYTES, entry_count, actor)
     if position < 0:
         return 0
     return int.from_bytes(record[position + ACTOR_BYTES : position + DOT_BYTES], "big")

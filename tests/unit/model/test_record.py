@@ -81,11 +81,11 @@ def test_the_highest_clock_is_that_of_the_values_alive() -> None:
     assert highest_clock(encode(Seen(), {})) == 0
 
 
-def test_an_actor_s_counter_is_read_from_the_vector() -> None:
-    record = record_of_dots([dot(1, 1), dot(1, 2), dot(2, 4)], [])
-    assert entry_counter(record, actor(1)) == 2
-    assert entry_counter(record, actor(2)) == 0, "beyond a gap is not in the vector"
-    assert entry_counter(record, actor(3)) == 0
+def test_an_actor_s_highest_counter_is_found_also_beyond_a_gap() -> None:
+    vector = record_of_dots([dot(1, 1), dot(1, 2), dot(2, 1)], [])
+    assert [entry_counter(vector, actor(store)) for store in (1, 2, 3)] == [2, 1, 0]
+    gaps = record_of_dots([dot(1, 1), dot(1, 2), dot(2, 4), dot(2, 6)], [])
+    assert [entry_counter(gaps, actor(store)) for store in (1, 2, 3)] == [2, 6, 0]
 
 
 def test_values_are_split_as_they_stand() -> None:

@@ -1,0 +1,260 @@
+"""Dots are never reused: for each rule what it prevents, and that without it a write is lost.
+
+Each story is told twice: as the node does it, and with one rule broken on purpose. The broken
+one must fail, so that a test that could not fail does not stand here.
+"""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from kvorum.model.context import context_of_seen
+from kvorum.model.holding import own_dot
+from kvorum.model.record import LWW as LWW_RECORD
+from kvorum.model.record import Value, head_of
+from kvorum.model.siblings import alive, encode_shown, merge, seen_of, shown_values
+from kvorum.model.version import ACTOR_BYTES, counter_of, make_dot
+from kvorum.protocol.minting import Minter
+from tests.property.test_three_replicas import ThreeReplicas
+from tests.support.records import seen_of_dots
+from tests.support.replicas import KEY, LWW, OneReplica
+
+Story = Callable[[type[OneReplica]], list[bytes]]
+
+
+class ContinuesASeenActor(Minter):
+    """Breaks rule 3: an actor of our store that is found in the record is taken for our own."""
+
+    def _live_dot(self, own: bytes, record: bytes, context: bytes) -> bytes:
+        if record and not record[1] & LWW_RECORD:
+            runs = seen_of(record).runs
+            mine = [actor for actor in sorted(runs) if actor[:8] == self._store.store_id]
+            if mine:
+                return make_dot(mine[-1], runs[mine[-1]][-1][1] + 1)
+        return super()._live_dot(own, record, context)
+
+
+class WithoutRule3(OneReplica):
+    def _start(self) -> None:
+        self.minting = ContinuesASeenActor
+        super()._start()
+
+
+class WithoutRule2(OneReplica):
+    """A new disk goes on under the old store id, and stamps begin anew."""
+
+    def wipe(self) -> None:
+        store_id = self.store.store_id
+        super().wipe()
+        self.store.store_id = store_id
+
+
+class WithoutRule4(OneReplica):
+    """The incarnation goes on after an unclean stop, and a copy is not told from its original."""
+
+    def restart(self, clean: bool, holding: bytes | None) -> None:
+        super().restart(True, holding)
+        self.minter.confirmed = True
+
+
+def told(*replicas: OneReplica) -> list[bytes]:
+    """What a reader finds once all replicas have met."""
+    together = b""
+    for record in filter(None, [replica.record for replica in replicas]):
+        together = merge(together, record) if together else record
+    return sorted(one.data for one in shown_values(together, 0))
+
+
+def three(kind: type[OneReplica]) -> list[OneReplica]:
+    tape: list[int] = []
+    return [kind(tape) for _ in range(3)]
+
+
+def a_dropped_copy_comes_back_stale(kind: type[OneReplica]) -> list[bytes]:
+    a, b, c = three(kind)
+    a.put(b"one")
+    b.receive(a.record)
+    a.put(b"two")
+    c.receive(a.record)
+    a.drop()
+    a.receive(b.record)
+    a.put(b"three")
+    return told(a, b, c)
+
+
+def a_wiped_disk(kind: type[OneReplica]) -> list[bytes]:
+    a, b, _ = three(kind)
+    a.put(b"one")
+    b.receive(a.record)
+    a.wipe()
+    a.put(b"two")
+    return told(a, b)
+
+
+def an_unclean_stop(kind: type[OneReplica]) -> list[bytes]:
+    a, b, _ = three(kind)
+    a.put(b"one")
+    on_disk = a.holding
+    a.put(b"two")
+    b.receive(a.record)
+    a.restart(False, on_disk)
+    a.put(b"three")
+    return told(a, b)
+
+
+def a_copied_directory(kind: type[OneReplica]) -> list[bytes]:
+    """Both come up from the same clean stop; neither has heard of anybody yet."""
+    a, b, _ = three(kind)
+    a.put(b"one")
+    b.store = a.store
+    for replica in (a, b):
+        replica.restart(True, a.holding)
+    a.put(b"two")
+    b.put(b"three")
+    return told(a, b)
+
+
+@pytest.mark.parametrize(
+    ("story", "broken", "expected"),
+    [
+        (a_dropped_copy_comes_back_stale, WithoutRule3, [b"one", b"three", b"two"]),
+        (a_wiped_disk, WithoutRule2, [b"one", b"two"]),
+        (an_unclean_stop, WithoutRule4, [b"one", b"three", b"two"]),
+        (a_copied_directory, WithoutRule4, [b"one", b"three", b"two"]),
+    ],
+)
+def test_no_acknowledged_write_is_lost_by(
+    story: Story, broken: type[OneReplica], expected: list[bytes]
+) -> None:
+    assert story(OneReplica) == expected
+    assert story(broken) != expected, "the story would not notice a broken rule"
+
+
+@pytest.mark.parametrize("broken", [WithoutRule2, WithoutRule3, WithoutRule4])
+def test_the_state_machine_finds_a_broken_rule(broken: type[OneReplica]) -> None:
+    class Broken(ThreeReplicas):
+        kind = broken
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            Broken,
+            settings=settings(
+                max_examples=1_000, stateful_step_count=40, phases=[Phase.generate], database=None
+            ),
+        )
+
+
+def test_reading_and_minting_are_one_step() -> None:
+    """Rule 1: whoever mints on what was read before another put hands a dot out twice."""
+    replica, _, _ = three(OneReplica)
+    replica.put(b"one")
+    before = replica.holding
+    first, _ = replica.put(b"two")
+    second, _ = replica.put(b"three")
+    assert first != second
+    assert told(replica) == [b"one", b"three", b"two"]
+
+    late, _, _ = three(OneReplica)
+    late.put(b"one")
+    before = late.holding
+    first, _ = late.put(b"two")
+    late.store.get = {KEY: before}.get  # type: ignore[assignment,arg-type]
+    second, _ = late.put(b"three")
+    assert first == second, "read, then written after another put: the dot was not new"
+
+
+def test_a_second_mint_continues_the_own_actor_and_a_fresh_copy_a_new_one() -> None:
+    a, b, _ = three(OneReplica)
+    first, _ = a.put(b"one")
+    second, _ = a.put(b"two")
+    assert second == make_dot(first[:ACTOR_BYTES], 2)
+    b.receive(a.record)
+    a.drop()
+    a.receive(b.record)
+    third, _ = a.put(b"three")
+    assert third[:8] == first[:8], "the same store"
+    assert third[8:ACTOR_BYTES] > first[8:ACTOR_BYTES], "under its next stamp"
+    assert counter_of(third) == 1
+
+
+@pytest.mark.parametrize("table", [None, LWW], ids=["siblings", "lww"])
+def test_the_own_actor_stays_whatever_arrives(table: object) -> None:
+    tape: list[int] = []
+    a, b = (OneReplica(tape, table=LWW) if table else OneReplica(tape) for _ in range(2))
+    first, _ = a.put(b"one")
+    b.receive(a.record)
+    b.put(b"two", b.read())
+    a.receive(b.record)
+    assert a.record == b.record
+    assert a.holding is not None
+    assert own_dot(a.holding) == first
+    assert a.put(b"three", a.read())[0] == make_dot(first[:ACTOR_BYTES], 2)
+
+
+def test_a_later_write_known_only_beyond_a_gap_ends_the_incarnation_too() -> None:
+    """The vector alone did not show it: the writer had not read what stands between."""
+    a, b, _ = three(OneReplica)
+    a.put(b"one")
+    on_disk, store_id = a.holding, a.store.store_id
+    a.put(b"two")
+    _, context = a.put(b"three")
+    b.put(b"four", context)
+    assert on_disk is not None
+    a.store.put(KEY, on_disk)
+    a.receive(b.record)
+    assert a.store.store_id != store_id
+
+
+@pytest.mark.parametrize("by", ["a record", "a context"])
+def test_a_later_write_under_our_live_actor_ends_the_incarnation(by: str) -> None:
+    """Rule 4: somebody has seen what this store never wrote, so it is a clone or has lost it."""
+    a, b, _ = three(OneReplica)
+    a.put(b"one")
+    on_disk, store_id = a.holding, a.store.store_id
+    a.put(b"two")
+    b.receive(a.record)
+    assert on_disk is not None
+    a.store.put(KEY, on_disk)  # rolled back, and nobody noticed
+    if by == "a record":
+        a.receive(b.record)
+        dot, _ = a.put(b"three")
+    else:
+        dot, _ = a.put(b"three", b.read())
+    assert a.store.store_id != store_id
+    assert dot[:8] == a.store.store_id
+    assert a.environment.reported == ["incarnation_ended"]
+    assert b"three" in told(a, b)
+
+
+def test_a_put_sent_again_elsewhere_is_one_value_to_readers() -> None:
+    """Rule 5: two dots under one put id; who reads them deletes both."""
+    a, b, c = three(OneReplica)
+    put_id = b"a client" + (7).to_bytes(8, "little")
+    a.put(b"book", put_id=put_id)
+    b.put(b"book", put_id=put_id)
+    c.receive(a.record)
+    c.receive(b.record)
+    assert c.record is not None
+    assert head_of(c.record)[4] == 2
+    assert told(c) == [b"book"]
+    context = c.read()
+    c.put(b"", context, tombstone=True)
+    assert [one.tombstone for one in shown_values(merge_all(a, b, c), 0)] == [True]
+
+    # With a context of only what is shown, the other half would come back.
+    d, _, _ = three(OneReplica)
+    d.receive(a.record)
+    d.receive(b.record)
+    assert d.record is not None
+    shown = [Value(each).dot for each in alive(encode_shown(d.record, 0)).values()]
+    d.put(b"", context_of_seen(KEY, seen_of_dots(shown), 0), tombstone=True)
+    assert sorted(one.tombstone for one in shown_values(d.record, 0)) == [False, True]
+
+
+def merge_all(*replicas: OneReplica) -> bytes:
+    together = b""
+    for record in filter(None, [replica.record for replica in replicas]):
+        together = merge(together, record) if together else record
+    return together
