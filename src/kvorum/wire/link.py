@@ -193,7 +193,6 @@ class Link:
         self._bytes += size
         if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
             self._close_batch()
-            self._dirty.append(self)
 
     def _close_batch(self) -> None:
         count = len(self._askers)

@@ -66,6 +66,7 @@ class Welcome(Message, tag=2):
     frame_bytes_max: int = 0  # no longer frame is taken
     retry_window: int = 0  # microseconds that a put id is remembered
     software: str = ""
+    steady: int = 0  # the answerer's clock for put ids: microseconds, never steps
 
 
 class Reject(Message, tag=3):
@@ -79,16 +80,16 @@ class Ping(Message, tag=10):
     """Node to node, some times a second: are you there, and what is your clock?"""
 
     number: int
-    wall: int
+    sent_at: int  # the sender's steady clock, for the round trip
 
 
 class Pong(Message, tag=11):
     """Answers ``Ping``."""
 
     number: int
-    wall: int  # the answerer's clock
-    catching_up: bool = False
-    volatile: bool = False
+    echo: int  # the ping's ``sent_at``
+    wall: int  # the answerer's wall clock, microseconds
+    volatile: bool = False  # the answerer keeps nothing on a disk
 
 
 class TablesUpdate(Message, tag=12):

@@ -1,0 +1,84 @@
+"""Every knob of a node: typed, with its unit in its name, checked once.
+
+Only values are checked here; files and environment variables are the command line's affair.
+Settings of tables stand in ``model/tables.py``, those of a cluster in its topology document.
+"""
+
+import msgspec
+
+from kvorum.errors import SettingsInvalid
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What can be set for one node. The defaults are right for most."""
+
+    # Sizes of what clients may send.
+    partition_key_bytes_max: int = 2048
+    sort_key_bytes_max: int = 1024
+    value_bytes_max: int = 16 << 20
+    context_bytes_max: int = 1 << 20
+
+    # Bounds. Past one of them the answer is Overloaded, at once.
+    requests_in_flight_max: int = 20_000
+    requests_in_flight_per_client_max: int = 4096
+    clients_max: int = 4096
+    client_output_bytes_max: int = 64 << 20  # unread answers before a client is cut off
+    peer_queue_bytes_max: int = 64 << 20
+    batch_bytes_max: int = 1 << 20
+    overlay_bytes_max: int = 256 << 20
+    remembered_puts_max: int = 1_000_000
+
+    # Times.
+    request_timeout_ms: int = 5_000
+    retry_window_ms: int = 60_000
+    max_clock_skew_ms: int = 10_000
+    ping_interval_ms: int = 500
+    peer_dead_timeout_ms: int = 5_000
+    reconnect_first_ms: int = 50
+    reconnect_last_ms: int = 2_000
+    stop_timeout_ms: int = 5_000
+
+    # Where values begin to travel on a connection of their own.
+    large_bytes: int = 64 << 10
+
+    # Memory for the overlay before it is moved into the engine, and its greatest age.
+    flush_bytes: int = 16 << 20
+    flush_interval_ms: int = 1_000
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The longest payload of any connection: a record with room for siblings."""
+        return max(4 * self.value_bytes_max, 8 << 20)
+
+
+_POSITIVE = (
+    "partition_key_bytes_max", "value_bytes_max", "context_bytes_max", "requests_in_flight_max",
+    "requests_in_flight_per_client_max", "clients_max", "client_output_bytes_max",
+    "peer_queue_bytes_max", "batch_bytes_max", "overlay_bytes_max", "remembered_puts_max",
+    "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms", "ping_interval_ms",
+    "peer_dead_timeout_ms", "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms",
+    "large_bytes", "flush_bytes", "flush_interval_ms",
+)  # fmt: skip
+
+
+def check_config(config: NodeConfig) -> None:
+    """Raise ``SettingsInvalid`` naming the first setting that cannot be."""
+    for name in _POSITIVE:
+        if getattr(config, name) <= 0:
+            raise SettingsInvalid(f"{name} must be above 0, not {getattr(config, name)}")
+    if config.sort_key_bytes_max < 0:
+        raise SettingsInvalid("sort_key_bytes_max must not be negative")
+    if config.partition_key_bytes_max > 0xFFFF:
+        raise SettingsInvalid("partition_key_bytes_max must be at most 65535: its field is 16 bits")
+    if config.sort_key_bytes_max > 1024:
+        raise SettingsInvalid("sort_key_bytes_max must be at most 1024: engines count on it")
+    if config.value_bytes_max > 256 << 20:
+        raise SettingsInvalid("value_bytes_max must be at most 268435456 (256 MiB)")
+    if config.peer_queue_bytes_max < 2 * config.value_bytes_max:
+        raise SettingsInvalid("peer_queue_bytes_max must be at least twice value_bytes_max")
+    if config.overlay_bytes_max < 2 * config.flush_bytes:
+        raise SettingsInvalid("overlay_bytes_max must be at least twice flush_bytes")
+    if config.reconnect_last_ms < config.reconnect_first_ms:
+        raise SettingsInvalid("reconnect_last_ms must be at least reconnect_first_ms")
+    if config.peer_dead_timeout_ms < 3 * config.ping_interval_ms:
+        raise SettingsInvalid("peer_dead_timeout_ms must be at least 3 times ping_interval_ms")

@@ -1,0 +1,88 @@
+"""Named counts of what a node has done and met: the operator's metrics, and the tests' probes.
+
+Each node has one ``Counters`` of its own, handed to whoever counts; nothing here is global.
+Every name has its meaning beside it, and the reference page of counters is made from these.
+"""
+
+from typing import Final
+
+MEANINGS: Final[dict[str, str]] = {
+    "puts": "puts and deletes taken from clients to coordinate here",
+    "gets": "gets taken from clients to coordinate here",
+    "puts_ok": "puts answered ok",
+    "puts_refused": "puts refused: nothing was written",
+    "puts_unknown": "puts answered unknown",
+    "gets_ok": "gets answered",
+    "gets_refused": "gets refused",
+    "forwarded": "requests relayed to an owner",
+    "retries_known": "puts that arrived again under a known id",
+    "retries_expired": "puts refused an answer because their id is older than the retry window",
+    "siblings_seen": "gets answered with more than one value",
+    "siblings_made": "puts that left a sibling beside their value",
+    "lww_dropped": "concurrent writes that a last-write-wins merge dropped",
+    "read_repairs": "records sent to replicas that a get found behind",
+    "own_repairs": "own records mended by what a get brought",
+    "hedged_gets": "gets that asked one more replica because another was slow",
+    "silences": "answers that did not come within the adaptive timeout",
+    "resent_puts": "puts sent again to an owner whose connection had ended",
+    "replica_puts": "records taken from coordinators",
+    "replica_merges": "of these, those that had to be merged with what was held",
+    "replica_gets": "reads answered to coordinators",
+    "replica_refusals": "puts and gets of coordinators that were refused here",
+    "quarantined": "records found damaged here",
+    "incarnations_ended": "new store ids drawn since the start",
+    "clock_refusals": "last-write-wins puts refused because this clock is off",
+    "overloads": "requests refused because a bound was reached",
+    "bad_frames": "connections ended because of malformed bytes",
+    "handshakes_refused": "connections refused at their first message",
+    "log_refusals": "turns whose log write was refused by the disk",
+    "peer_connects": "connections to peers made",
+    "peer_losses": "connections to peers lost",
+    "dropped_records": "records removed because their table was dropped",
+}
+
+
+class Counters:
+    """One node's counts, by attribute."""
+
+    __slots__ = tuple(MEANINGS)
+
+    puts: int
+    gets: int
+    puts_ok: int
+    puts_refused: int
+    puts_unknown: int
+    gets_ok: int
+    gets_refused: int
+    forwarded: int
+    retries_known: int
+    retries_expired: int
+    siblings_seen: int
+    siblings_made: int
+    lww_dropped: int
+    read_repairs: int
+    own_repairs: int
+    hedged_gets: int
+    silences: int
+    resent_puts: int
+    replica_puts: int
+    replica_merges: int
+    replica_gets: int
+    replica_refusals: int
+    quarantined: int
+    incarnations_ended: int
+    clock_refusals: int
+    overloads: int
+    bad_frames: int
+    handshakes_refused: int
+    log_refusals: int
+    peer_connects: int
+    peer_losses: int
+    dropped_records: int
+
+    def __init__(self) -> None:
+        for name in MEANINGS:
+            setattr(self, name, 0)
+
+    def snapshot(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in MEANINGS}

@@ -1,0 +1,106 @@
+"""What people ask a node about itself and about a key: status, explain, local reads.
+
+A local read is a replica's own copy, without repair. ``explain`` gathers one from each owner and
+says who does not answer; it changes nothing anywhere.
+"""
+
+from typing import Final
+
+from kvorum.model.hashing import engine_key
+from kvorum.model.holding import own_dot, record_of
+from kvorum.model.ring import Ring
+from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.timers import Timed, Timers
+from kvorum.storage.store import Store
+from kvorum.wire.codec import encode
+from kvorum.wire.messages import ExplainAnswer, ExplainQuery, LocalRead, LocalRecord
+
+EXPLAIN_PATIENCE: Final = 1_000_000
+
+
+class _Explanation(Timed):
+    """One ``explain`` until every owner has answered, or a second has passed."""
+
+    __slots__ = ("answer", "client", "done", "inspection", "missing", "number")
+
+    def __init__(
+        self, inspection: "Inspection", client: ClientPort, answer: ExplainAnswer, number: int
+    ) -> None:
+        self.inspection = inspection
+        self.client = client
+        self.answer = answer
+        self.number = number
+        self.missing: dict[int, None] = {}
+        self.done = False
+
+    def on_timer(self) -> None:
+        self.inspection.finish(self)
+
+
+class Inspection:
+    """Answers questions; holds what is being gathered."""
+
+    __slots__ = ("_env", "_gathering", "_me", "_number", "_ring", "_store", "_timers")
+
+    def __init__(self, env: Environment, store: Store, ring: Ring, timers: Timers, me: int) -> None:
+        self._env = env
+        self._store = store
+        self._ring = ring
+        self._timers = timers
+        self._me = me
+        self._number = 0
+        self._gathering: dict[int, _Explanation] = {}
+
+    def local_read(self, request: int, key: bytes) -> LocalRecord:
+        """What this node itself holds."""
+        held = self._store.get(key)
+        if held is None:
+            return LocalRecord(request, self._me, None)
+        if not held:
+            return LocalRecord(request, self._me, None, quarantined=True)
+        store = self._store
+        on_disk = not store.volatile and store.durable_position >= store.position
+        own = own_dot(held)
+        minted_here = b"" if own[:8] != store.store_id else own
+        return LocalRecord(request, self._me, record_of(held), False, on_disk, minted_here)
+
+    def on_explain(self, client: ClientPort, query: ExplainQuery) -> None:
+        ring = self._ring
+        key = engine_key(ring.hash_key, query.table_id, query.partition_key, query.sort_key)
+        partition = ring.partition_of_engine_key(key)
+        owners = ring.owners(partition)
+        self._number += 1
+        answer = ExplainAnswer(
+            query.request, key[1:17], partition, ring.partition_epoch(partition), list(owners), []
+        )
+        explanation = _Explanation(self, client, answer, self._number)
+        for owner in owners:
+            if owner == self._me:
+                answer.replicas.append(self.local_read(0, key))
+            else:
+                answer.replicas.append(LocalRecord(0, owner, None, text="no answer within 1 s"))
+                if self._env.send(owner, LocalRead(self._number, key)):
+                    explanation.missing[owner] = None
+                else:
+                    answer.replicas[-1].text = "not connected"
+        self._gathering[self._number] = explanation
+        self._timers.wake(self._env.now + EXPLAIN_PATIENCE, explanation)
+        if not explanation.missing:
+            self.finish(explanation)
+
+    def on_local_record(self, record: LocalRecord) -> None:
+        explanation = self._gathering.get(record.request)
+        if explanation is None or record.member not in explanation.missing:
+            return
+        explanation.answer.replicas[explanation.answer.owners.index(record.member)] = record
+        del explanation.missing[record.member]
+        if not explanation.missing:
+            self.finish(explanation)
+
+    def finish(self, explanation: _Explanation) -> None:
+        if explanation.done:
+            return
+        explanation.done = True
+        del self._gathering[explanation.number]
+        if not explanation.client.closed:
+            explanation.client.send(encode(explanation.answer))

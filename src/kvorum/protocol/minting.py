@@ -1,0 +1,198 @@
+"""Minting a dot: the one step in which a put becomes a write.
+
+Read the own record, drop what the context has seen, add the value under a new dot, write the
+whole to the overlay: one call, never split by a wait, so no dot can be handed out twice. The
+rules that keep dots unique for ever (architecture, dots are never reused):
+
+1. one step, as above; the whole resulting record is what gets replicated;
+2. an actor is (store id, stamp), and the store id is durable before anything is minted under it;
+3. a key's *own actor* is a local field of its holding, valid only under the current store id;
+   without a valid one a new stamp is drawn, and an actor merely seen in a vector is never
+   continued;
+4. a context or record with a higher counter for our live actor than we hold shows that this
+   store is a clone or has lost something: the incarnation ends, with an alarm. And before the
+   first mint of a start some other member must have answered, or a new store id is drawn.
+
+(Rule 5, puts that arrive again, is the ledger's.)
+"""
+
+from typing import Final
+
+from kvorum.model.clock import HybridClock
+from kvorum.model.context import context_clock, context_seen, same_seen
+from kvorum.model.holding import NO_OWN, own_dot, pack_holding, partition_key_of, record_of
+from kvorum.model.quorum import Resolution
+from kvorum.model.record import (
+    entry_counter,
+    first_record,
+    head_of,
+    highest_clock,
+    next_record,
+    pack_value,
+)
+from kvorum.model.siblings import update, update_lww
+from kvorum.model.tables import TableSettings
+from kvorum.model.version import (
+    ACTOR_BYTES,
+    COUNTER_MAX,
+    Seen,
+    counter_of,
+    make_actor,
+    make_dot,
+)
+from kvorum.protocol.environment import Environment
+from kvorum.storage.store import Store
+from kvorum.wire.requests import (
+    BAD_CONTEXT,
+    BAD_REQUEST,
+    OVERLOADED,
+    TOO_LARGE,
+    TOO_MANY_SIBLINGS,
+)
+
+MINTED: Final = 0
+
+
+class Minter:
+    """Mints for one store. After ``mint`` has returned ``MINTED`` its fields hold the outcome."""
+
+    __slots__ = (
+        "_env", "_store", "clock", "confirmed", "dot", "record", "refusal", "sent",
+        "value_clock",
+    )  # fmt: skip
+
+    def __init__(self, env: Environment, store: Store, clock: HybridClock) -> None:
+        self._env = env
+        self._store = store
+        self.clock = clock
+        # A store id drawn at this very start can be nobody else's; an older one may be a copy's.
+        self.confirmed = not store.clean_start
+        self.dot = b""
+        self.record = b""
+        self.sent = b""  # the holding as it travels: without our own actor
+        self.refusal = ""
+        self.value_clock = 0
+
+    def mint(
+        self, key: bytes, partition_key: bytes, table: TableSettings, context: bytes,
+        tombstone: bool, ttl: int, put_id: bytes, content_type: bytes, value: bytes,
+    ) -> int:  # fmt: skip
+        """Write one value here; ``MINTED``, or the code of a refusal, with ``refusal`` saying why.
+
+        ``context`` is checked already, or empty; ``ttl`` in microseconds, 0 for none.
+        """
+        store = self._store
+        if not self.confirmed:
+            self._draw_unconfirmed()
+        held = store.get(key)
+        record = b""
+        own = NO_OWN
+        if held:
+            if partition_key_of(held) != partition_key:
+                self.refusal = "another key has the same hash; this key cannot be stored"
+                return BAD_REQUEST
+            record = record_of(held)
+            own = own_dot(held)
+        own = self._live_dot(own, record, context)
+        lww = table.resolution == Resolution.LWW
+        if lww:
+            floor = highest_clock(record) if record else 0
+            if context:
+                floor = max(floor, context_clock(context))
+            if self.clock.is_ahead(floor, self._env.wall + self.clock.lease_span):
+                self.refusal = "the context's time lies too far ahead of this node's clock"
+                return BAD_CONTEXT
+            clock = self.clock.tick_above(self._env.wall, floor)
+            if clock > self.clock.lease:
+                self.refusal = "this node's clock lease is not on disk yet; try again"
+                return OVERLOADED
+        else:
+            clock = self.clock.tick(self._env.wall)
+        expiry = self._env.wall + ttl if ttl and not tombstone else 0
+        encoded = pack_value(own, clock, expiry, put_id, tombstone, content_type, value)
+        if lww:
+            made = update_lww(record or None, encoded)
+        else:
+            made = self._with_siblings(record, context, encoded)
+            if head_of(made)[4] > 1 and not self._fits(record, made, table):
+                return TOO_MANY_SIBLINGS if "siblings" in self.refusal else TOO_LARGE
+        store.put(key, pack_holding(own, partition_key, made))
+        self.dot = own
+        self.record = made
+        self.value_clock = clock
+        self.sent = pack_holding(NO_OWN, partition_key, made)
+        return MINTED
+
+    def _live_dot(self, own: bytes, record: bytes, context: bytes) -> bytes:
+        """The dot to mint next: of the own actor while that is valid, else of a new one."""
+        store = self._store
+        store_id = store.store_id
+        if own[:8] == store_id:
+            counter = counter_of(own)
+            actor = own[:ACTOR_BYTES]
+            if self._is_ahead(actor, counter, record, context):
+                self.end_incarnation("a context or record knows a later write of this store's")
+            elif counter < COUNTER_MAX:
+                return make_dot(actor, counter + 1)
+        stamp = store.next_stamp()
+        # Drawing a stamp may itself have ended the incarnation, so the id is read after it.
+        return make_dot(make_actor(store.store_id, stamp), 1)
+
+    def _is_ahead(self, actor: bytes, counter: int, record: bytes, context: bytes) -> bool:
+        """True if somebody has seen a write of our live actor that we do not know of."""
+        if record and entry_counter(record, actor) > counter:
+            return True
+        if not context or (record and same_seen(context, record)):
+            return False
+        runs = context_seen(context).runs.get(actor)
+        return runs is not None and runs[-1][1] > counter
+
+    def _with_siblings(self, record: bytes, context: bytes, encoded: bytes) -> bytes:
+        if not record:
+            if not context and encoded[ACTOR_BYTES:16] == b"\0\0\0\x01":
+                return first_record(encoded)
+            return update(None, context_seen(context) if context else None, encoded)
+        if context and same_seen(context, record):
+            made = next_record(record, encoded)
+            if made is not None:
+                return made
+        seen: Seen | None = context_seen(context) if context else None
+        return update(record, seen, encoded)
+
+    def _fits(self, record: bytes, made: bytes, table: TableSettings) -> bool:
+        """Check the bounds, for a put that adds; one that covers siblings always passes."""
+        before = head_of(record)[4] if record else 0
+        after = head_of(made)[4]
+        if after <= before:
+            return True
+        self._env.counters.siblings_made += 1
+        if after > table.max_siblings:
+            self.refusal = (
+                f"the key has {before} siblings already, its table allows {table.max_siblings}: "
+                "read it, merge the values, and put the result with the context"
+            )
+            return False
+        if len(made) > table.max_record_bytes:
+            self.refusal = (
+                f"the record would have {len(made)} bytes, its table allows "
+                f"{table.max_record_bytes}: read it, merge the values, and put with the context"
+            )
+            return False
+        return True
+
+    def check_received(self, own: bytes, record: bytes) -> None:
+        """Look at a record from elsewhere for a key under our own dot ``own``: rule 4."""
+        if own[:8] == self._store.store_id and not record[1] & 1:
+            actor = own[:ACTOR_BYTES]
+            if entry_counter(record, actor) > counter_of(own):
+                self.end_incarnation("a replica sent a later write of this store's own")
+
+    def end_incarnation(self, reason: str) -> None:
+        """Draw a new store id, durable before this returns, and raise the alarm."""
+        self._store.renew(reason)
+        self._env.counters.incarnations_ended += 1
+        self._env.report("incarnation_ended", reason=reason, store_id=self._store.store_id.hex())
+
+    def _draw_unconfirmed(self) -> None:
+        self.confirmed = True
+        self.end_incarnation("no other member has answered since the start")

@@ -1,0 +1,362 @@
+"""One member of the cluster: requests, messages and time in; answers and messages out.
+
+Here the components meet and nowhere else: the node takes each thing that arrives to the
+component that understands it, and hands out what they share. A driver, the server's loop or the
+simulator's world, calls it in turns: first it sets the environment's clocks, then it hands in
+all that has arrived, calls ``advance`` if something is due, and ends the turn by writing the log
+and flushing each connection once. ``on_durable`` tells it whenever more of the log is on disk.
+"""
+
+from typing import Final
+
+from kvorum.config import NodeConfig
+from kvorum.model.clock import HybridClock
+from kvorum.model.quorum import Resolution
+from kvorum.model.ring import Ring
+from kvorum.model.topology import encode_topology
+from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.forward import Forwarder
+from kvorum.protocol.inspection import Inspection
+from kvorum.protocol.minting import Minter
+from kvorum.protocol.peering import Peering
+from kvorum.protocol.replica import Replica
+from kvorum.protocol.requests import Requests
+from kvorum.protocol.tables import Tables
+from kvorum.protocol.timers import Timed, Timers
+from kvorum.storage.store import Store
+from kvorum.wire.codec import decode_control, encode
+from kvorum.wire.framing import FrameInvalid
+from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
+from kvorum.wire.messages import (
+    Control,
+    ExplainQuery,
+    LocalRead,
+    LocalRecord,
+    Message,
+    PeerStatus,
+    Ping,
+    Pong,
+    StatusAnswer,
+    StatusQuery,
+    TableCreate,
+    TableDrop,
+    TableList,
+    TableQuery,
+    TableSet,
+    TablesUpdate,
+    TablesUpdated,
+    TopologyAnswer,
+    TopologyQuery,
+)
+
+KEY_LEASE: Final = b"\x00lease"  # meta key: up to which hybrid clock may be issued
+SWEEP_INTERVAL: Final = 5_000  # between two looks for what is slow or overdue
+DROP_INTERVAL: Final = 20_000  # between two slices of a dropped table
+
+
+class _Every(Timed):
+    """Wakes one of the node's periodic duties."""
+
+    __slots__ = ("_duty", "_node")
+
+    def __init__(self, node: "Node", duty: int) -> None:
+        self._node = node
+        self._duty = duty
+
+    def on_timer(self) -> None:
+        self._node.on_duty(self._duty)
+
+
+_PING: Final = 0
+_SWEEP: Final = 1
+_DROP: Final = 2
+
+
+class Node:
+    """One member. It lives from the opening of its store to its stop, and holds all state."""
+
+    __slots__ = (
+        "_config", "_drop_armed", "_every", "_lease_pending", "_ping_interval", "_started_at",
+        "_sweep_armed", "clock", "env", "forwarder", "inspection", "me", "minter", "name",
+        "peering", "replica", "requests", "ring", "software", "store", "tables", "timers",
+    )  # fmt: skip
+
+    def __init__(
+        self, env: Environment, store: Store, ring: Ring, config: NodeConfig, me: int,
+        software: str = "kvorum",
+    ) -> None:  # fmt: skip
+        member = ring.member(me)
+        assert member is not None
+        self.env = env
+        self.store = store
+        self.ring = ring
+        self.me = me
+        self.name = member.name
+        self.software = software
+        self._config = config
+        self._started_at = env.now
+        self._ping_interval = config.ping_interval_ms * 1000
+        self.timers = Timers()
+        self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
+        self._lease_pending: tuple[int, int] | None = None  # log position, lease
+        self.minter = Minter(env, store, self.clock)
+        self.peering = Peering(env, store, self.minter, ring, config, me, member.name, software)
+        self.tables = Tables(env, store, ring, self.timers, me, self._tick)
+        self.replica = Replica(
+            env, store, self.minter, ring, self.tables.registry, me, config.large_bytes,
+            config.partition_key_bytes_max,
+        )  # fmt: skip
+        self.forwarder = Forwarder(env)
+        self.requests = Requests(
+            env, store, ring, config, me, self.minter, self.replica, self.tables.registry,
+            self.peering, self.forwarder,
+        )  # fmt: skip
+        self.inspection = Inspection(env, store, ring, self.timers, me)
+        self._every = [_Every(self, duty) for duty in (_PING, _SWEEP, _DROP)]
+        self._sweep_armed = False
+        self._drop_armed = False
+        if len(ring.member_ids) == 1:
+            self.minter.confirmed = True  # Nobody else could ever answer.
+        self.timers.wake(env.now + self._ping_interval, self._every[_PING])
+        self._renew_lease()
+        self._arm_drop()
+
+    def _clock_floor(self) -> int:
+        """Above what the hybrid clock begins: the last clock of a clean stop, or the lease."""
+        if self.store.clean_start:
+            return self.store.last_clock
+        lease = self.store.get(KEY_LEASE)
+        return int.from_bytes(lease, "big") if lease else 0
+
+    def _tick(self) -> int:
+        return self.clock.tick(self.env.wall)
+
+    # What arrives.
+
+    def on_client(self, client: ClientPort, payload: bytes) -> None:
+        """One frame of a client, or of a node that forwards. Raises ``FrameInvalid``."""
+        kind = payload[0]
+        if kind == GET:
+            self.requests.on_get(client, payload)
+        elif kind == PUT:
+            self.requests.on_put(client, payload)
+        elif kind == CONTROL:
+            self._on_question(client, decode_control(payload))
+            return
+        else:
+            raise FrameInvalid(f"a client sent a frame of unknown kind {kind}")
+        if not self._sweep_armed:
+            self._arm_sweep()
+
+    def _on_question(self, client: ClientPort, message: Control) -> None:
+        match message:
+            case TopologyQuery():
+                document = encode_topology(self.ring.topology)
+                client.send(encode(TopologyAnswer(message.request, document)))
+            case TableQuery():
+                self.tables.on_query(client, message)
+            case TableList():
+                self.tables.on_list(client, message)
+            case TableCreate():
+                self.tables.on_create(client, message)
+                self._renew_lease()
+            case TableSet():
+                self.tables.on_set(client, message)
+            case TableDrop():
+                self.tables.on_drop(client, message)
+                self._arm_drop()
+            case StatusQuery():
+                client.send(encode(self._status(message.request)))
+            case ExplainQuery():
+                self.inspection.on_explain(client, message)
+            case _:
+                raise FrameInvalid(f"a client may not send {type(message).__name__}")
+
+    def on_control(self, member: int, message: Control) -> Message | None:
+        """A control message of another member; what to answer on the same connection."""
+        match message:
+            case Ping():
+                return self.peering.on_ping(member, message)
+            case Pong():
+                self.peering.on_pong(member, message)
+            case TablesUpdate():
+                if self.store.writable:
+                    answer = self.tables.on_update(message)
+                    self._renew_lease()
+                    self._arm_drop()
+                    return answer
+            case TablesUpdated():
+                self.tables.on_updated(member, message)
+            case LocalRead():
+                return self.inspection.local_read(message.request, message.engine_key)
+            case LocalRecord():
+                self.inspection.on_local_record(message)
+            case _:
+                raise FrameInvalid(f"a member may not send {type(message).__name__}")
+        return None
+
+    # Peers come and go.
+
+    def on_control_open(self, member: int) -> None:
+        """Our control connection to ``member`` stands."""
+        self.tables.tell(member)
+
+    def on_data_open(self, member: int) -> None:
+        """Our data connection to ``member`` stands, and its link is open."""
+        self.env.counters.peer_connects += 1
+        self.env.report("peer_connected", member=member)
+        self.requests.on_peer_open(member)
+
+    def on_data_closed(self, member: int) -> None:
+        """Our data connection to ``member`` has ended, and its link is closed."""
+        self.env.counters.peer_losses += 1
+        self.env.report("peer_lost", member=member)
+        self.peering.forget_clock(member)
+
+    # Time.
+
+    def next_deadline(self) -> int:
+        """When ``advance`` has something to do; -1: never."""
+        return self.timers.next_deadline()
+
+    def advance(self) -> None:
+        """Do what is due."""
+        self.timers.fire(self.env.now)
+
+    def on_duty(self, duty: int) -> None:
+        if duty == _SWEEP:
+            self._sweep()
+        elif duty == _PING:
+            self._ping()
+        else:
+            self._drop_armed = False
+            if self.store.writable:
+                self.tables.sweep_dropped()
+            self._arm_drop()
+
+    def _arm_sweep(self) -> None:
+        self._sweep_armed = True
+        self.timers.wake(self.env.now + SWEEP_INTERVAL, self._every[_SWEEP])
+
+    def _arm_drop(self) -> None:
+        if self.tables.dropped and not self._drop_armed:
+            self._drop_armed = True
+            self.timers.wake(self.env.now + DROP_INTERVAL, self._every[_DROP])
+
+    def _sweep(self) -> None:
+        """Look for slow and overdue batches and requests, as long as any are under way."""
+        env = self.env
+        busy = False
+        for links in (env.links, env.large_links):
+            for link in links.values():
+                if link.in_flight:
+                    was_silent = link.silent
+                    link.sweep(env.now)
+                    busy = True
+                    if link.silent and not was_silent:
+                        env.counters.silences += 1
+                        env.report("peer_silent", member=link.peer)
+        self.requests.sweep()
+        if busy or self.requests.open or self.forwarder.busy:
+            self._arm_sweep()
+        else:
+            self._sweep_armed = False
+
+    def _ping(self) -> None:
+        """Ask after every peer; give up connections that have been mute for too long."""
+        env = self.env
+        self.peering.ping_all()
+        dead = self._config.peer_dead_timeout_ms * 1000
+        for link in list(env.links.values()):
+            if not link.connected:
+                continue
+            if link.in_flight and env.now - max(link.heard_at, link.in_flight[0].sent_at) > dead:
+                env.report("peer_mute", member=link.peer)
+                env.drop_peer(link.peer)
+            else:
+                link.probe()
+        self.requests.clock_is_off = self.peering.clock_is_off
+        self.requests.ledger.sweep(env.now)
+        self._renew_lease()
+        if not self._sweep_armed:
+            self._arm_sweep()
+        self.timers.wake(env.now + self._ping_interval, self._every[_PING])
+
+    # The disk.
+
+    def on_durable(self) -> None:
+        """More of the log is on disk than before."""
+        position = self.store.durable_position
+        self.requests.on_durable(position)
+        self.tables.on_durable()
+        pending = self._lease_pending
+        if pending is not None and pending[0] <= position:
+            self.clock.extend_lease(pending[1])
+            self._lease_pending = None
+
+    def _renew_lease(self) -> None:
+        """Keep a lease on disk for the hybrid clock, as long as any table lives by it."""
+        if self._lease_pending is not None or not self.store.writable:
+            return
+        if not any(table.resolution == Resolution.LWW for table in self.tables.registry.tables()):
+            return
+        lease = self.clock.needs_lease(self.env.wall)
+        if not lease:
+            return
+        if self.store.volatile:
+            self.clock.extend_lease(lease)
+            return
+        self.store.put(KEY_LEASE, lease.to_bytes(8, "big"))
+        self._lease_pending = (self.store.position, lease)
+
+    # For people.
+
+    def _status(self, request: int) -> StatusAnswer:
+        env = self.env
+        store = self.store
+        peers: list[PeerStatus] = []
+        for member in self.ring.member_ids:
+            if member == self.me:
+                continue
+            link = env.links[member]
+            known = self.ring.member(member)
+            offset = self.peering.offsets.get(member, 0)
+            name = known.name if known else ""
+            peers.append(
+                PeerStatus(
+                    member=member,
+                    name=name,
+                    connected=link.connected,
+                    silent=link.silent,
+                    latency_mean=link.latency.mean,
+                    clock_offset=offset,
+                    queued_bytes=link.owed_bytes,
+                )
+            )
+        env.counters.quarantined = store.buffer.quarantine_count
+        return StatusAnswer(
+            request=request,
+            member=self.me,
+            name=self.name,
+            software=self.software,
+            protocol_version=PROTOCOL_VERSION,
+            cluster_id=self.ring.cluster_id,
+            topology_epoch=self.ring.epoch,
+            store_id=store.store_id,
+            start_count=store.start_count,
+            clean_start=store.clean_start,
+            uptime=env.now - self._started_at,
+            engine=store.buffer.engine.capabilities.name,
+            volatile=store.volatile,
+            writable=store.writable,
+            unwritable_reason=store.refusal,
+            partitions_owned=len(self.ring.partitions_of(self.me)),
+            partitions=self.ring.partitions,
+            n=self.ring.n,
+            tables=len(self.tables.registry.tables()),
+            in_flight=self.requests.in_flight,
+            overlay_bytes=store.buffer.bytes,
+            clock_offset=self.peering.clock_offset,
+            peers=peers,
+            counters=env.counters.snapshot(),
+        )

@@ -1,0 +1,266 @@
+"""Who our peers are: handshakes, what we remember of their stores, and their clocks.
+
+A handshake settles the protocol version and that both sides mean the same cluster and members.
+It also guards dots: members remember the (store id, start count, nonce) of each other, and tell
+a store that comes back what they remember of it. A store that is told of an equal or higher
+start under another nonce is a copy or was rolled back, and draws a new id; one that meets its
+own id alive elsewhere, or finds its member's place taken, must stop. (Architecture, dots are
+never reused, rule 4.)
+
+Pings keep an eye on every peer's clock; a node whose clock is off the median of its peers by
+more than the allowed skew coordinates no last-write-wins put and judges no expiry.
+"""
+
+from typing import Final
+
+import msgspec
+
+from kvorum.config import NodeConfig
+from kvorum.model.clock import is_off, median_offset
+from kvorum.model.ring import Ring
+from kvorum.protocol.environment import Environment
+from kvorum.protocol.minting import Minter
+from kvorum.storage.store import Store
+from kvorum.wire.kinds import PROTOCOL_VERSION, PROTOCOL_VERSION_MIN
+from kvorum.wire.messages import (
+    NODE_ROLES,
+    ROLE_CLIENT,
+    Hello,
+    Ping,
+    Pong,
+    Reject,
+    StoreStart,
+    Welcome,
+)
+
+SPACE_STARTS: Final = b"\x00start"  # meta keys: starts remembered, by member
+STARTS_REMEMBERED: Final = 8  # of each member, the latest
+TWICE_PATIENCE: Final = 3_000_000  # how long another process may hold our place before we stop
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_starts: Final = msgspec.msgpack.Decoder(list[StoreStart]).decode
+
+
+class Peering:
+    """This node's side of every handshake, and its memory of the other members' stores."""
+
+    __slots__ = (
+        "_config", "_env", "_me", "_minter", "_name", "_ping_number", "_present", "_ring",
+        "_software", "_starts", "_store", "_twice_since", "offsets", "steady_base", "volatile",
+    )  # fmt: skip
+
+    def __init__(
+        self, env: Environment, store: Store, minter: Minter, ring: Ring, config: NodeConfig,
+        me: int, name: str, software: str,
+    ) -> None:  # fmt: skip
+        self._env = env
+        self._store = store
+        self._minter = minter
+        self._ring = ring
+        self._config = config
+        self._me = me
+        self._name = name
+        self._software = software
+        self._starts: dict[int, list[StoreStart]] = {}
+        self._present: dict[int, tuple[bytes, int]] = {}  # member -> nonce, heard at
+        self._twice_since = -1
+        self._ping_number = 0
+        self.offsets: dict[int, int] = {}  # member -> microseconds its clock is ahead of ours
+        self.volatile: dict[int, bool] = {}  # member -> it keeps nothing on a disk
+        self.steady_base = env.wall - env.now
+        for key, encoded in store.scan(SPACE_STARTS, SPACE_STARTS + b"\xff", 65_536):
+            member = int.from_bytes(key[len(SPACE_STARTS) :], "big")
+            self._starts[member] = _decode_starts(encoded)
+
+    @property
+    def steady(self) -> int:
+        """This node's clock for put ids: the wall clock at the start, and no step since."""
+        return self.steady_base + self._env.now
+
+    def own_start(self) -> StoreStart:
+        store = self._store
+        return StoreStart(store.store_id, store.start_count, store.nonce)
+
+    def hello(self, target: int, role: str) -> Hello:
+        """The first message on a connection that this node opens."""
+        return Hello(
+            PROTOCOL_VERSION_MIN, PROTOCOL_VERSION, role, self._ring.cluster_id, self._me,
+            target, self.own_start(), self._env.wall, self._software, self._ring.epoch,
+        )  # fmt: skip
+
+    def on_hello(self, hello: Hello) -> Welcome | Reject:
+        """Judge whoever opened a connection to us."""
+        answer = self._judge(hello)
+        if isinstance(answer, Reject):
+            self._env.counters.handshakes_refused += 1
+            self._env.report("handshake_refused", code=answer.code, text=answer.text)
+        elif hello.start is not None:
+            self._meet(hello.member, hello.start, hello.wall)
+        return answer
+
+    def _judge(self, hello: Hello) -> Welcome | Reject:
+        if hello.version_min > PROTOCOL_VERSION or hello.version_max < PROTOCOL_VERSION_MIN:
+            return Reject(
+                "version",
+                f"this node speaks protocol versions {PROTOCOL_VERSION_MIN} to "
+                f"{PROTOCOL_VERSION}, the caller {hello.version_min} to {hello.version_max}; "
+                "upgrade the older side",
+            )
+        cluster = self._ring.cluster_id
+        if hello.cluster_id not in (b"", cluster):
+            return Reject(
+                "cluster",
+                f"this node belongs to cluster {cluster.hex()}, the caller to "
+                f"{hello.cluster_id.hex()}; check the topology files",
+            )
+        remembered = None
+        if hello.role in NODE_ROLES:
+            refusal = self._judge_node(hello)
+            if refusal is not None:
+                return refusal
+            assert hello.start is not None
+            remembered = self._remembered(hello.member, hello.start.store_id)
+        elif hello.role != ROLE_CLIENT:
+            return Reject("role", f"role {hello.role!r} is unknown here")
+        return Welcome(
+            min(PROTOCOL_VERSION, hello.version_max), cluster, self._me, self._name,
+            self.own_start(), self._env.wall, remembered, self._store.volatile,
+            self._ring.epoch, self._config.frame_bytes_max, self._config.retry_window_ms * 1000,
+            self._software, self.steady,
+        )  # fmt: skip
+
+    def _judge_node(self, hello: Hello) -> Reject | None:
+        if hello.start is None or hello.cluster_id == b"":
+            return Reject("malformed", "a node's Hello names its cluster and its store's start")
+        if self._ring.member(hello.member) is None:
+            return Reject(
+                "target",
+                f"member {hello.member} is not in this node's topology (epoch "
+                f"{self._ring.epoch}); check that both use the same topology file",
+            )
+        if hello.target != self._me:
+            return Reject(
+                "target",
+                f"this is member {self._me} ({self._name}), not member {hello.target}; check "
+                "the addresses in the topology file",
+            )
+        if hello.member == self._me:
+            return Reject("twice", f"member {self._me} is this very process's place")
+        present = self._present.get(hello.member)
+        if present is not None and present[0] != hello.start.nonce:
+            heard_ago = self._env.now - present[1]
+            if heard_ago < 3 * self._config.ping_interval_ms * 1000:
+                return Reject(
+                    "twice",
+                    f"another process is running as member {hello.member}; two must never do so",
+                )
+        return None
+
+    def on_welcome(self, member: int, welcome: Welcome) -> str:
+        """Judge whoever answered us; what is wrong, or an empty string."""
+        if welcome.cluster_id != self._ring.cluster_id:
+            return f"the node there belongs to another cluster, {welcome.cluster_id.hex()}"
+        if welcome.member != member:
+            return f"the node there is member {welcome.member}, not member {member}"
+        remembered = welcome.remembered
+        store = self._store
+        if (
+            remembered is not None
+            and remembered.store_id == store.store_id
+            and remembered.start_count >= store.start_count
+            and remembered.nonce != store.nonce
+        ):
+            self._minter.end_incarnation(
+                f"member {member} remembers start {remembered.start_count} of this store id, "
+                f"made by another process; this is start {store.start_count}"
+            )
+        self._twice_since = -1
+        self.volatile[member] = welcome.volatile
+        self._meet(member, welcome.start, welcome.wall)
+        self._minter.confirmed = True
+        return ""
+
+    def on_reject(self, member: int, reject: Reject) -> None:
+        """A peer will not have us; stop if that means that we should not be."""
+        if reject.code != "twice":
+            return
+        if self._twice_since < 0:
+            self._twice_since = self._env.now
+        elif self._env.now - self._twice_since > TWICE_PATIENCE:
+            self._env.stop(
+                f"member {member} says: {reject.text}. Is a copy of this node's data directory "
+                "in use? Stop one of the two"
+            )
+
+    def on_control_open(self, member: int, start: StoreStart) -> None:
+        """A member's own control connection to us stands: its place is taken while it does."""
+        self._present[member] = (start.nonce, self._env.now)
+
+    def on_control_closed(self, member: int, nonce: bytes) -> None:
+        present = self._present.get(member)
+        if present is not None and present[0] == nonce:
+            del self._present[member]
+
+    def _meet(self, member: int, start: StoreStart, wall: int) -> None:
+        """Remember one start of a member's store."""
+        if member == 0:
+            return
+        if start.store_id == self._store.store_id:
+            self._env.stop(
+                f"member {member} runs under this store's own id {start.store_id.hex()}: one "
+                "data directory is a copy of the other. Remove the copy and start again"
+            )
+            return
+        self.offsets.setdefault(member, wall - self._env.wall)
+        known = self._starts.setdefault(member, [])
+        for index, other in enumerate(known):
+            if other.store_id == start.store_id:
+                if (other.start_count, other.nonce) == (start.start_count, start.nonce):
+                    return
+                if other.start_count > start.start_count:
+                    return
+                del known[index]
+                break
+        known.append(start)
+        del known[:-STARTS_REMEMBERED]
+        self._store.put(SPACE_STARTS + member.to_bytes(2, "big"), _encode(known))
+
+    def _remembered(self, member: int, store_id: bytes) -> StoreStart | None:
+        for start in self._starts.get(member, ()):
+            if start.store_id == store_id:
+                return start
+        return None
+
+    # Clocks.
+
+    def ping_all(self) -> None:
+        """Ask every connected peer for a sign of life and its clock."""
+        # Every member pings every other one; gossip will put an end to that quadratic cost.
+        self._ping_number += 1
+        for member in self._ring.member_ids:
+            if member != self._me:
+                self._env.send(member, Ping(self._ping_number, self._env.now))
+
+    def on_ping(self, member: int, ping: Ping) -> Pong:
+        present = self._present.get(member)
+        if present is not None:
+            self._present[member] = (present[0], self._env.now)
+        return Pong(ping.number, ping.sent_at, self._env.wall, self._store.volatile)
+
+    def on_pong(self, member: int, pong: Pong) -> None:
+        """Learn how far the peer's clock is ahead, to within half the round trip."""
+        half = (self._env.now - pong.echo) // 2
+        if half >= 0:
+            self.offsets[member] = pong.wall + half - self._env.wall
+
+    def forget_clock(self, member: int) -> None:
+        self.offsets.pop(member, None)
+
+    @property
+    def clock_offset(self) -> int:
+        """How far our peers' clocks are ahead of ours, by their median, in microseconds."""
+        return median_offset(list(self.offsets.values()))
+
+    @property
+    def clock_is_off(self) -> bool:
+        return is_off(list(self.offsets.values()), self._config.max_clock_skew_ms * 1000)

@@ -1,0 +1,491 @@
+"""Clients' requests: checked, bounded, then begun here or forwarded to an owner.
+
+Every limit is enforced here, before anything is written and before memory is spent; a refusal
+says what was wrong and what to do. What passes becomes one coordinator object (``put.py``,
+``get.py``, ``delete.py``) that lives until its client has been answered.
+"""
+
+from collections import deque
+from typing import Final
+
+from kvorum.config import NodeConfig
+from kvorum.model.context import ContextInvalid, check_context, context_of_record
+from kvorum.model.hashing import TableLocator
+from kvorum.model.quorum import Resolution, disk_acks_needed, put_shortage, shortage_text
+from kvorum.model.record import highest_clock
+from kvorum.model.ring import Ring
+from kvorum.model.tables import LONGEST_TTL_SECONDS, TableRegistry, TableSettings
+from kvorum.protocol.delete import DeleteCoordinator, Finisher
+from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.forward import Forwarder
+from kvorum.protocol.get import GetCoordinator, RepairWatch
+from kvorum.protocol.ledger import Ledger
+from kvorum.protocol.minting import MINTED, Minter
+from kvorum.protocol.peering import Peering
+from kvorum.protocol.put import PutCoordinator
+from kvorum.protocol.replica import OwnCopy, Replica
+from kvorum.storage.store import Store
+from kvorum.wire.framing import FrameInvalid
+from kvorum.wire.requests import (
+    BAD_CONTEXT,
+    BAD_REQUEST,
+    DEFAULT,
+    FORWARDED,
+    GET_HEAD_BYTES,
+    NOT_OWNER,
+    OVERLOADED,
+    PUT_HEAD_BYTES,
+    QUORUM_NOT_MET,
+    READ_FIRST,
+    TOMBSTONE,
+    TOO_LARGE,
+    UNKNOWN_TABLE,
+    refused_frame,
+    unknown_frame,
+    unpack_get,
+    unpack_put,
+)
+
+SILENT_RANK: Final = 1 << 40  # ranks a silent peer behind all that answer
+GONE_RANK: Final = 1 << 41
+TTL_MAX: Final = LONGEST_TTL_SECONDS * 1_000_000
+
+
+class Requests(Finisher):
+    """Takes clients' requests for one node."""
+
+    __slots__ = (
+        "_buffer", "_config", "_env", "_forwarder", "_locators", "_me", "_minter", "_own_copy", "_own_disk",
+        "_peering", "_registry", "_replica", "_request_timeout", "_retry_window", "_ring",
+        "_store", "_watch", "clock_is_off", "ledger", "open",
+    )  # fmt: skip
+
+    def __init__(
+        self, env: Environment, store: Store, ring: Ring, config: NodeConfig, me: int,
+        minter: Minter, replica: Replica, registry: TableRegistry, peering: Peering,
+        forwarder: Forwarder,
+    ) -> None:  # fmt: skip
+        self._env = env
+        self._store = store
+        self._buffer = store.buffer
+        self._ring = ring
+        self._config = config
+        self._me = me
+        self._minter = minter
+        self._replica = replica
+        self._own_copy = OwnCopy(replica, store)
+        self._registry = registry
+        self._peering = peering
+        self._forwarder = forwarder
+        self._watch = RepairWatch()
+        self._locators: dict[bytes, TableLocator] = {}
+        self._request_timeout = config.request_timeout_ms * 1000
+        self._retry_window = config.retry_window_ms * 1000
+        self.clock_is_off = False  # refreshed with every round of pings
+        self.ledger = Ledger(self._retry_window, config.remembered_puts_max)
+        # Begun and perhaps answered, in order of their start; swept from the head.
+        self.open: deque[PutCoordinator | GetCoordinator] = deque()
+        self._own_disk: deque[tuple[int, PutCoordinator]] = deque()
+
+    # Puts.
+
+    def on_put(self, client: ClientPort, payload: bytes) -> None:
+        size = len(payload)
+        if size < PUT_HEAD_BYTES:
+            raise FrameInvalid("a put is cut short")
+        (
+            _, flags, key_length, request, w, durability, _, type_length, sort_length, _,
+            context_length, table_id, client_id, counter, first_sent, lowest_open, ttl,
+        ) = unpack_put(payload, 0)  # fmt: skip
+        self._env.counters.puts += 1
+        key_end = PUT_HEAD_BYTES + key_length
+        sort_end = key_end + sort_length
+        context_end = sort_end + context_length
+        value_bytes = size - context_end - type_length
+        if value_bytes < 0:
+            raise FrameInvalid("a put is cut short")
+        table = self._registry.live(table_id)
+        if table is None:
+            self._refuse_put(client, request, UNKNOWN_TABLE, _no_table(table_id))
+            return
+        text = self._size_problem(key_length, sort_length, context_length, value_bytes)
+        if text:
+            self._refuse_put(client, request, TOO_LARGE, text)
+            return
+        text = self._put_problem(flags, key_length, w, durability, ttl, value_bytes)
+        if text:
+            self._refuse_put(client, request, BAD_REQUEST, text)
+            return
+        partition_key = payload[PUT_HEAD_BYTES:key_end]
+        key = self._locate(table_id, partition_key, payload[key_end:sort_end])
+        owners = self._ring.owners_of_engine_key(key)
+        if self._me not in owners:
+            self._forward(client, request, flags, payload, owners)
+            return
+        if not self._is_new(client, request, client_id, counter, first_sent, lowest_open):
+            return
+        context = payload[sort_end:context_end]
+        if context:
+            try:
+                check_context(key, context)
+            except ContextInvalid as error:
+                self._refuse_put(client, request, BAD_CONTEXT, str(error))
+                return
+        elif flags & READ_FIRST:
+            self._read_first(client, request, key, partition_key, owners, table, payload)
+            return
+        if self._is_full(client):
+            self._refuse_put(client, request, OVERLOADED, "too many requests are in flight here")
+            return
+        client.in_flight += 1
+        self._begin(client, request, payload, table, key, partition_key, owners, context)
+
+    def _size_problem(
+        self, key_length: int, sort_length: int, context_length: int, value_bytes: int
+    ) -> str:
+        """Which limit a request breaks, or an empty string."""
+        config = self._config
+        if key_length > config.partition_key_bytes_max:
+            return _too_long("partition key", key_length, config.partition_key_bytes_max)
+        if sort_length > config.sort_key_bytes_max:
+            return _too_long("sort key", sort_length, config.sort_key_bytes_max)
+        if value_bytes > config.value_bytes_max:
+            return _too_long("value", value_bytes, config.value_bytes_max)
+        if context_length > config.context_bytes_max:
+            return _too_long("context", context_length, config.context_bytes_max)
+        return ""
+
+    def _put_problem(
+        self, flags: int, key_length: int, w: int, durability: int, ttl: int, value_bytes: int
+    ) -> str:
+        """What else a put cannot be, or an empty string."""
+        if not key_length:
+            return "the partition key is empty"
+        if w > self._ring.n:
+            return f"w={w}: must lie between 1 and n={self._ring.n}"
+        if durability > 3 and durability != DEFAULT:
+            return f"durability {durability} is unknown: 0 to 3, or {DEFAULT} for the table's"
+        if value_bytes and flags & TOMBSTONE:
+            return "a delete carries no value"
+        if ttl > TTL_MAX:
+            return f"a time to live of {ttl} us; at most {TTL_MAX}"
+        return ""
+
+    def _is_new(
+        self, client: ClientPort, request: int, client_id: bytes, counter: int, first_sent: int,
+        lowest_open: int,
+    ) -> bool:  # fmt: skip
+        """Judge the put's id; False if that has answered the request, or taken it up again."""
+        ledger = self.ledger
+        ledger.settle(client_id, lowest_open)
+        known = ledger.find(client_id, counter)
+        if known is not None:
+            assert isinstance(known, PutCoordinator)
+            self._env.counters.retries_known += 1
+            self._resume(client, request, known)
+            return False
+        age = self._peering.steady - first_sent
+        if age > self._retry_window or ledger.is_settled(client_id, counter):
+            self._env.counters.retries_expired += 1
+            self._env.counters.puts_unknown += 1
+            text = "this put's id is older than this node remembers; read the key"
+            client.send(unknown_frame(request, text))
+            return False
+        if age < -self._retry_window:
+            text = "the put's id comes from the future; connect again to learn this node's clock"
+            self._refuse_put(client, request, BAD_REQUEST, text)
+            return False
+        return True
+
+    def _resume(self, client: ClientPort, request: int, put: PutCoordinator) -> None:
+        if not put.answered:
+            put.client.in_flight -= 1
+        client.in_flight += 1
+        self.open.append(put)
+        put.resume(client, request)
+
+    def _begin(
+        self, client: ClientPort, request: int, payload: bytes, table: TableSettings, key: bytes,
+        partition_key: bytes, owners: tuple[int, ...], context: bytes,
+    ) -> None:  # fmt: skip
+        """Mint, and send the record on its way. ``client.in_flight`` counts the request already."""
+        (
+            _, flags, key_length, _, w, durability, _, type_length, sort_length, _,
+            context_length, _, client_id, counter, _, _, ttl,
+        ) = unpack_put(payload, 0)  # fmt: skip
+        owner_count = len(owners)
+        w = w or table.w
+        if w > owner_count:
+            w = owner_count
+        if durability == DEFAULT:
+            durability = int(table.durability)
+        disk_needed = disk_acks_needed(durability, w)
+        refusal = self._shortage(owners, w, disk_needed)
+        if refusal:
+            client.in_flight -= 1
+            self._refuse_put(client, request, QUORUM_NOT_MET, refusal)
+            return
+        refusal = self._buffer.refusal
+        if not refusal and self.clock_is_off and table.resolution == Resolution.LWW:
+            self._env.counters.clock_refusals += 1
+            refusal = "this node's clock is off the median of its peers; set it right"
+        if not refusal and self.ledger.full:
+            refusal = "too many puts are remembered for clients that never settle them"
+        if refusal:
+            client.in_flight -= 1
+            self._env.counters.overloads += 1
+            self._refuse_put(client, request, OVERLOADED, f"{refusal}; nothing was written")
+            return
+        value_at = PUT_HEAD_BYTES + key_length + sort_length + context_length
+        minter = self._minter
+        try:
+            code = minter.mint(
+                key, partition_key, table, context, bool(flags & TOMBSTONE),
+                ttl or table.ttl_seconds * 1_000_000, payload[28:44],
+                payload[value_at : value_at + type_length], payload[value_at + type_length :],
+            )  # fmt: skip
+        except OSError as error:
+            # A new store id could not be made durable, and without one nothing may be minted.
+            code = OVERLOADED
+            minter.refusal = f"this node's data directory cannot be written: {error}"
+        if code != MINTED:
+            client.in_flight -= 1
+            self._refuse_put(client, request, code, minter.refusal)
+            return
+        put = PutCoordinator(
+            self._env, client, request, self._me, key, owners, self._epoch(key), w, disk_needed,
+            self._volatile_mask(owners), durability == 0,
+        )  # fmt: skip
+        self.ledger.add(client_id, counter, put, self._env.now)
+        self.open.append(put)
+        if disk_needed and not self._store.volatile:
+            self._own_disk.append((self._buffer.position, put))
+        put.start(minter.record, minter.sent, minter.dot, minter.value_clock)
+
+    def _shortage(self, owners: tuple[int, ...], w: int, disk_needed: int) -> str:
+        """Why ``w`` cannot be met by the owners believed alive, or an empty string."""
+        links = self._env.links
+        able = 0
+        bit = 1
+        for owner in owners:
+            if owner == self._me:
+                able |= bit
+            else:
+                link = links[owner]
+                if link.connected and not link.silent:
+                    able |= bit
+            bit <<= 1
+        volatile = self._volatile_mask(owners) if disk_needed else 0
+        if put_shortage(able, volatile, w, disk_needed):
+            return shortage_text(able, volatile, w, disk_needed)
+        return ""
+
+    def _volatile_mask(self, owners: tuple[int, ...]) -> int:
+        """Which owners keep nothing on a disk."""
+        volatile = self._peering.volatile
+        mask = 0
+        bit = 1
+        for owner in owners:
+            if self._store.volatile if owner == self._me else volatile.get(owner, False):
+                mask |= bit
+            bit <<= 1
+        return mask
+
+    # Deletes without a context.
+
+    def _read_first(
+        self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
+        owners: tuple[int, ...], table: TableSettings, payload: bytes,
+    ) -> None:  # fmt: skip
+        if self._is_full(client):
+            self._refuse_put(client, request, OVERLOADED, "too many requests are in flight here")
+            return
+        client.in_flight += 1
+        delete = DeleteCoordinator(self, client, request, key, payload)
+        get = self._get_coordinator(client, request, key, partition_key, owners, table.r, table)
+        get.reader = delete
+        self._start_get(get)
+
+    def finish_delete(self, delete: DeleteCoordinator, record: bytes) -> None:
+        """The read of a delete is done: put the tombstone over what it found."""
+        client, request, payload = delete.client, delete.request, delete.payload
+        head = unpack_put(payload, 0)
+        known = self.ledger.find(head[12], head[13])
+        if known is not None:
+            # The same delete arrived twice while it was reading; the other one has minted.
+            assert isinstance(known, PutCoordinator)
+            client.in_flight -= 1
+            self._resume(client, request, known)
+            return
+        table = self._registry.live(head[11])
+        if table is None:
+            client.in_flight -= 1
+            self._refuse_put(client, request, UNKNOWN_TABLE, _no_table(head[11]))
+            return
+        key = delete.key
+        context = context_of_record(key, record, highest_clock(record)) if record else b""
+        partition_key = payload[PUT_HEAD_BYTES : PUT_HEAD_BYTES + head[2]]
+        owners = self._ring.owners_of_engine_key(key)
+        self._begin(client, request, payload, table, key, partition_key, owners, context)
+
+    def refuse_delete(self, delete: DeleteCoordinator, code: int, text: str) -> None:
+        delete.client.in_flight -= 1
+        self._refuse_put(delete.client, delete.request, code, f"{text}; nothing was written")
+
+    # Gets.
+
+    def on_get(self, client: ClientPort, payload: bytes) -> None:
+        if len(payload) < GET_HEAD_BYTES:
+            raise FrameInvalid("a get is cut short")
+        _, flags, key_length, request, r, _, sort_length, table_id = unpack_get(payload, 0)
+        counters = self._env.counters
+        counters.gets += 1
+        key_end = GET_HEAD_BYTES + key_length
+        if key_end + sort_length != len(payload):
+            raise FrameInvalid("a get is cut short")
+        table = self._registry.live(table_id)
+        if table is None:
+            self._refuse_get(client, request, UNKNOWN_TABLE, _no_table(table_id))
+            return
+        text = self._size_problem(key_length, sort_length, 0, 0)
+        if text:
+            self._refuse_get(client, request, TOO_LARGE, text)
+            return
+        if not key_length or r > self._ring.n:
+            text = f"r={r}: must lie between 1 and n={self._ring.n}"
+            text = text if key_length else "the partition key is empty"
+            self._refuse_get(client, request, BAD_REQUEST, text)
+            return
+        partition_key = payload[GET_HEAD_BYTES:key_end]
+        key = self._locate(table_id, partition_key, payload[key_end:])
+        owners = self._ring.owners_of_engine_key(key)
+        if self._me not in owners:
+            self._forward(client, request, flags, payload, owners)
+            return
+        if self._is_full(client):
+            counters.overloads += 1
+            self._refuse_get(client, request, OVERLOADED, "too many requests are in flight here")
+            return
+        client.in_flight += 1
+        self._start_get(
+            self._get_coordinator(client, request, key, partition_key, owners, r or table.r, table)
+        )
+
+    def _get_coordinator(
+        self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
+        owners: tuple[int, ...], r: int, table: TableSettings,
+    ) -> GetCoordinator:  # fmt: skip
+        if r > len(owners):
+            r = len(owners)
+        return GetCoordinator(
+            self._env, client, request, self._me, key, partition_key, owners, self._epoch(key),
+            r, int(table.resolution), self._own_copy, self._watch, None, not self.clock_is_off,
+        )  # fmt: skip
+
+    def _start_get(self, get: GetCoordinator) -> None:
+        own = self._replica.read(get.key, get.partition_key)
+        self.open.append(get)
+        get.start(own, self._ranked(get.owners))
+
+    def _ranked(self, owners: tuple[int, ...]) -> list[int]:
+        """The other owners, the one believed fastest first."""
+        links = self._env.links
+        ranked: list[tuple[int, int]] = []
+        for owner in owners:
+            if owner != self._me:
+                link = links[owner]
+                rank = link.latency.mean
+                if not link.connected:
+                    rank += GONE_RANK
+                elif link.silent:
+                    rank += SILENT_RANK
+                ranked.append((rank, owner))
+        if len(ranked) == 2:
+            first, second = ranked
+            return [first[1], second[1]] if first <= second else [second[1], first[1]]
+        ranked.sort()
+        return [owner for _, owner in ranked]
+
+    # Both.
+
+    def _locate(self, table_id: bytes, partition_key: bytes, sort_key: bytes) -> bytes:
+        locator = self._locators.get(table_id)
+        if locator is None:
+            locator = self._locators[table_id] = TableLocator(self._ring.hash_key, table_id)
+        return locator.engine_key(partition_key, sort_key)
+
+    def _epoch(self, key: bytes) -> int:
+        ring = self._ring
+        return ring.partition_epoch(ring.partition_of_engine_key(key))
+
+    def _forward(
+        self, client: ClientPort, request: int, flags: int, payload: bytes,
+        owners: tuple[int, ...],
+    ) -> None:  # fmt: skip
+        if flags & FORWARDED:
+            text = f"this node (topology epoch {self._ring.epoch}) does not own the key"
+            client.send(refused_frame(request, NOT_OWNER, text))
+            return
+        if self._is_full(client):
+            self._env.counters.overloads += 1
+            text = "too many requests are in flight here"
+            client.send(refused_frame(request, OVERLOADED, text))
+            return
+        client.in_flight += 1
+        self._forwarder.forward(client, request, payload, self._ranked(owners))
+
+    def _is_full(self, client: ClientPort) -> bool:
+        config = self._config
+        if client.in_flight >= config.requests_in_flight_per_client_max:
+            return True
+        if len(self.open) >= config.requests_in_flight_max:
+            self.sweep()
+            return len(self.open) >= config.requests_in_flight_max
+        return False
+
+    def _refuse_put(self, client: ClientPort, request: int, code: int, text: str) -> None:
+        self._env.counters.puts_refused += 1
+        client.send(refused_frame(request, code, text))
+
+    def _refuse_get(self, client: ClientPort, request: int, code: int, text: str) -> None:
+        self._env.counters.gets_refused += 1
+        client.send(refused_frame(request, code, text))
+
+    # Time and disks.
+
+    def sweep(self) -> None:
+        """Pass over what is answered at the head of the queue; expire what is overdue."""
+        opened = self.open
+        limit = self._env.now - self._request_timeout
+        while opened:
+            head = opened[0]
+            if not head.answered:
+                if head.started_at > limit:
+                    break
+                head.expire()
+            opened.popleft()
+        self._forwarder.sweep(limit)
+
+    def on_durable(self, position: int) -> None:
+        """Our log is on disk up to ``position``."""
+        waiting = self._own_disk
+        while waiting and waiting[0][0] <= position:
+            waiting.popleft()[1].on_disk(self._me)
+
+    def on_peer_open(self, member: int) -> None:
+        """The member's data connection is back: give it what was lost with the last one."""
+        for request in list(self.open):
+            if isinstance(request, PutCoordinator) and not request.answered and request.lost:
+                request.ask_again(member)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(1 for request in self.open if not request.answered)
+
+
+def _no_table(table_id: bytes) -> str:
+    return f"there is no table with the id {table_id.hex()}; it was dropped, or never created here"
+
+
+def _too_long(what: str, length: int, limit: int) -> str:
+    return f"the {what} has {length} bytes; the limit is {limit}"
