@@ -1,0 +1,1 @@
+"""What kvorum's speed is measured with, and against: see README.md."""

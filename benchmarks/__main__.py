@@ -1,0 +1,63 @@
+"""``python -m benchmarks``: run the benchmarks, print them, keep them as JSON lines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import macro, micro
+from benchmarks.results import RESULTS
+
+app = typer.Typer(help=__doc__, add_completion=False)
+
+Seconds = Annotated[float, typer.Option(help="Length of each measurement.")]
+Rounds = Annotated[int, typer.Option(help="How often each is made; medians are reported.")]
+Keys = Annotated[int, typer.Option(help="Number of keys, all of them there before the start.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Only what has this nodes, shape or load: memory, 256x1, mix; repeatable."),
+]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if the gate is broken.")]
+Results = Annotated[Path, typer.Option(help="Folder of the JSON lines.")]
+
+
+@app.callback(invoke_without_command=True)
+def everything(context: typer.Context) -> None:
+    """Run the micro benchmarks, then the macro benchmark, as they are by default."""
+    if context.invoked_subcommand is None:
+        console = Console()
+        micro.run(micro.DEFAULT_SECONDS, (), console, RESULTS)
+        macro.run(macro.Plan(), console, RESULTS)
+
+
+@app.command(name="macro")
+def run_macro(
+    seconds: Seconds = 2.0,
+    warm_seconds: Annotated[float, typer.Option(help="Not counted, before each.")] = 0.5,
+    rounds: Rounds = 3,
+    keys: Keys = 100_000,
+    only: Only = None,
+    check: Check = False,
+    results: Results = RESULTS,
+) -> None:
+    """Three nodes under load, beside the same work in C."""
+    plan = macro.Plan(seconds, warm_seconds, rounds, keys, tuple(only or ()))
+    if not macro.run(plan, Console(), results) and check:
+        raise typer.Exit(1)
+
+
+@app.command(name="micro")
+def run_micro(
+    seconds: Seconds = micro.DEFAULT_SECONDS,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only names that contain this; repeatable.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """One component at a time: nanoseconds per call."""
+    micro.run(seconds, tuple(only or ()), Console(), results)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks")
