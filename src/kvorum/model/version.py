@@ -97,8 +97,17 @@ def is_canonical(encoded: bytes, offset: int, entry_count: int, run_count: int) 
 
     For bytes from outside this process; they must hold all entries and runs announced.
     """
-    if entry_count == 1 and not run_count:
-        return encoded[offset + ACTOR_BYTES : offset + ENTRY_BYTES] != b"\0\0\0\0"
+    if not run_count:
+        # A plain vector, as nearly all are: actors ascend, and counters begin at 1.
+        last_actor = b""
+        for position in range(offset, offset + ENTRY_BYTES * entry_count, ENTRY_BYTES):
+            actor = encoded[position : position + ACTOR_BYTES]
+            if actor <= last_actor:
+                return False
+            if encoded[position + ACTOR_BYTES : position + ENTRY_BYTES] == b"\0\0\0\0":
+                return False
+            last_actor = actor
+        return True
     seen = Seen()
     seen.merge(Seen.decode(encoded, offset, entry_count, run_count))
     for runs in seen.runs.values():
