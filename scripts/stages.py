@@ -38,7 +38,11 @@ STAGES = (
             ("lint-imports", "--no-cache"),
         ),
     ),
-    Stage("unit", folders=("unit", "property", "scripts", "tidy"), pytest_options=("-n", "2")),
+    Stage(
+        "unit",
+        folders=("unit", "property", "golden", "scripts", "tidy"),
+        pytest_options=("-n", "2"),
+    ),
     Stage("simulation", folders=("simulation",)),
     Stage("cluster", folders=("conformance", "cluster", "docs")),
     Stage("benchmarks", folders=("benchmarks",)),

@@ -14,7 +14,7 @@ from kvorum.model.siblings import alive, merge, shown_values
 from tests.support.replicas import OneReplica
 
 WRITES = 1_000
-CONTEXT_BYTES_MAX = 400
+CONTEXT_BYTES_MAX = 160
 NOTHING: frozenset[int] = frozenset()
 
 

@@ -1,0 +1,222 @@
+"""A sample of everything that travels or is stored, as today's code encodes it.
+
+``make.py --add`` keeps each under ``frames/``; what is kept there is never changed, so that every
+format ever on main stays readable. A format that grows gets a new sample under a new name.
+"""
+
+from kvorum.model.context import context_of_record, context_of_seen
+from kvorum.model.hashing import engine_key
+from kvorum.model.holding import NO_OWN, pack_holding
+from kvorum.model.quorum import Durability, Resolution
+from kvorum.model.record import first_record, lww_record, pack_value, split_values
+from kvorum.model.siblings import encode, merge, update
+from kvorum.model.tables import TableSettings
+from kvorum.model.version import Seen, make_actor, make_dot
+from kvorum.wire import requests
+from kvorum.wire.codec import encode as encode_message
+from kvorum.wire.link import (
+    OK,
+    RECORD,
+    STALE_GENERATION,
+    Answers,
+    Asker,
+    BatchServer,
+    Link,
+    record_payload,
+)
+from kvorum.wire.messages import (
+    Control,
+    ControlRefused,
+    ExplainAnswer,
+    ExplainQuery,
+    Hello,
+    LocalRead,
+    LocalRecord,
+    PeerStatus,
+    Ping,
+    Pong,
+    Reject,
+    StatusAnswer,
+    StatusQuery,
+    StoreStart,
+    TableAnswer,
+    TableCreate,
+    TableDrop,
+    TableList,
+    TableQuery,
+    TableSet,
+    TablesUpdate,
+    TablesUpdated,
+    TopologyAnswer,
+    TopologyQuery,
+    Welcome,
+)
+
+WALL = 1_700_000_000_000_000
+TABLE = b"table id"
+CLIENT = b"client 8"
+KEY = engine_key(b"key of a cluster", TABLE, b"alice", b"cart")
+ALICE = make_actor(b"store 01", 1)
+BOB = make_actor(b"store 02", 7)
+START = StoreStart(b"store 01", 3, b"nonce 08")
+
+
+def put_id(counter: int) -> bytes:
+    return CLIENT + counter.to_bytes(8, "little")
+
+
+BOOK = pack_value(make_dot(ALICE, 1), WALL, 0, put_id(1), False, b"text/plain", b"book")
+PEN = pack_value(make_dot(BOB, 1), WALL + 1, WALL + 60_000_000, put_id(2), False, b"", b"pen")
+GONE = pack_value(make_dot(BOB, 2), WALL + 2, 0, put_id(3), True, b"", b"")
+
+
+def gap() -> Seen:
+    """Alice's first write and her third to fifth, and what Bob wrote thirdly."""
+    seen = Seen()
+    for dot in [make_dot(ALICE, counter) for counter in (1, 3, 4, 5)] + [make_dot(BOB, 3)]:
+        seen.add(dot)
+    return seen
+
+
+RECORDS = {
+    "first": first_record(BOOK),
+    "siblings": merge(first_record(BOOK), first_record(PEN)),
+    "deleted": update(first_record(PEN), None, GONE),
+    "gaps": encode(gap(), {BOOK[:16]: BOOK}),
+    "lww": lww_record(PEN),
+    "empty": encode(gap(), {}),
+}
+SIBLINGS = RECORDS["siblings"]
+
+CONTEXTS = {
+    "of-record": context_of_record(KEY, SIBLINGS, WALL + 1),
+    "of-put": context_of_seen(KEY, gap(), WALL),
+    "of-lww": context_of_record(KEY, RECORDS["lww"], WALL + 1),
+}
+
+HOLDINGS = {
+    "own": pack_holding(make_dot(ALICE, 1), b"alice", SIBLINGS),
+    "sent": pack_holding(NO_OWN, b"alice", SIBLINGS),
+    "no-key": pack_holding(NO_OWN, b"", RECORDS["lww"]),
+}
+
+HANDSHAKE = [
+    Hello(1, 1, "data", b"cluster!", 1, 2, START, WALL, "kvorum 0.1", 4),
+    Welcome(
+        1, b"cluster!", 2, "b", StoreStart(b"store 02", 1, b"nonce 02"), WALL, START, True, 4,
+        17_000_000, 60_000_000, "kvorum 0.1", 5,
+    ),
+    Reject("cluster", "this node belongs to another cluster"),
+]  # fmt: skip
+_TABLE = TableSettings(
+    "carts", TABLE, 1, 2, Resolution.LWW, Durability.QUORUM, False, 86_400, 10, 65_536, (WALL, 3),
+    True,
+)  # fmt: skip
+_LOCAL = LocalRecord(8, 2, SIBLINGS, True, True, make_dot(ALICE, 1), "no connection")
+CONTROL_MESSAGES: list[Control] = [
+    Ping(1, 2),
+    Pong(1, 2, WALL, True),
+    TablesUpdate(3, [_TABLE]),
+    TablesUpdated(3),
+    LocalRead(8, KEY),
+    _LOCAL,
+    ControlRefused(8, requests.UNKNOWN_TABLE, "there is no table of this name"),
+    TopologyQuery(9),
+    TopologyAnswer(9, b'{"format":1}'),
+    TableQuery(10, "carts"),
+    TableList(11),
+    TableAnswer(11, [_TABLE], [3], ["carts"]),
+    TableCreate(12, "carts", 1, 2, "lww", "all", True, 60, 10, 65_536),
+    TableSet(13, "carts", 1, 2, "none", False, 60, 10, 65_536),
+    TableDrop(14, "carts", TABLE),
+    StatusQuery(15),
+    StatusAnswer(
+        15, 1, "a", "kvorum 0.1", 1, b"cluster!", 4, b"store 01", 3, True, 5_000_000, "lmdb",
+        False, True, "", 1024, 1024, 3, 2, 17, 65_536, -250,
+        [PeerStatus(2, "b", True, False, 300, -20, 4_096)], {"puts": 5},
+    ),
+    ExplainQuery(16, TABLE, b"alice", b"cart"),
+    ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
+]  # fmt: skip
+
+
+def request_frames() -> dict[str, bytes]:
+    context = CONTEXTS["of-record"]
+    acks = requests.pack_ack(1, requests.LEVEL_DISK, 0) + requests.pack_ack(4, 1, 1)
+    return {
+        "put": requests.put_frame(
+            7, 0, TABLE, b"alice", b"cart", context, b"book", b"text/plain", CLIENT, 5, WALL, 4, 2,
+            1, 0, 60_000_000,
+        ),
+        "delete": requests.put_frame(
+            8, requests.TOMBSTONE | requests.READ_FIRST | requests.FORWARDED, TABLE, b"alice", b"",
+            b"", b"", b"", CLIENT, 6, WALL, 4, 0, requests.DEFAULT, requests.DEFAULT, 0,
+        ),
+        "get": requests.get_frame(9, 0, TABLE, b"alice", b"cart", 1, requests.DEFAULT),
+        "put-ok": requests.put_ok_frame(7, 1, 2, acks, context),
+        "get-ok": requests.get_ok_frame(
+            9, requests.FOUND | requests.MAY_MISS, 1, b"\1\0\2\0", context, 2,
+            b"".join(split_values(SIBLINGS)),
+        ),
+        "refused": requests.refused_frame(7, requests.QUORUM_NOT_MET, "1 of 2 owners is there"),
+        "unknown": requests.unknown_frame(8, "1 of 2 acks came"),
+    }  # fmt: skip
+
+
+class _Waiting(Asker):
+    """Wants all that can be had, and is told nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wants_disk = True
+
+
+class _Told(Answers):
+    """Answers each put with ok and the gets with what stands here, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers = [
+            (RECORD, record_payload(0, SIBLINGS)),
+            (STALE_GENERATION, (6).to_bytes(8, "little")),
+        ]
+
+    def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
+        self.position = 500
+        return OK
+
+    def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
+        status, self.payload = self._answers.pop(0)
+        return status
+
+
+def batch_frames() -> dict[str, bytes]:
+    link = Link(2, [], 1 << 20, 1 << 20)
+    link.open(0)
+    link.put(KEY, HOLDINGS["sent"], 4, 5, _Waiting())
+    link.get(KEY, 4, 0, _Waiting())
+    link.get(KEY[:33], 4, 0, _Waiting())
+    (batch,) = link.take(0)
+    probed = Link(3, [], 1 << 20, 1 << 20)
+    probed.open(0)
+    probed.probe()
+    (probe,) = probed.take(0)
+    server = BatchServer(_Told(), False)
+    answers = server.on_batch(batch[4:])
+    mark = server.mark(500)
+    return {"batch": batch, "probe": probe, "answers": answers, "mark": mark}
+
+
+def samples() -> dict[str, bytes]:
+    """Every sample by its name, ``kind/name``."""
+    messages = {type(each).__name__: encode_message(each) for each in HANDSHAKE}
+    messages |= {type(each).__name__: encode_message(each) for each in CONTROL_MESSAGES}
+    kinds = {
+        "message": messages,
+        "request": request_frames(),
+        "link": batch_frames(),
+        "record": RECORDS,
+        "context": CONTEXTS,
+        "holding": HOLDINGS,
+    }
+    return {f"{kind}/{name}": body for kind, named in kinds.items() for name, body in named.items()}
