@@ -1,1 +1,64 @@
-"""An always-writable, replicated key-value store: Dynamo, complete, in Python."""
+"""An always-writable, replicated key-value store: Dynamo, complete, in Python.
+
+``connect`` and ``aconnect`` give a client of a running cluster; all that a client can raise is
+a ``KvorumError``.
+"""
+
+__version__ = "0.1.0.dev0"
+
+from kvorum.client.asynchronous import AsyncClient
+from kvorum.client.blocking import Client
+from kvorum.client.store import Ack, Found, Sibling, Stored, TableDescription
+from kvorum.errors import (
+    BadContext,
+    BadRequest,
+    KvorumError,
+    NoNodeReachable,
+    OutcomeUnknown,
+    Overloaded,
+    QuorumNotMet,
+    Refused,
+    SiblingsError,
+    TooLarge,
+    TooManySiblings,
+    UnknownTable,
+)
+
+
+def connect(addresses: str | list[str], *, timeout_seconds: float = 10.0) -> Client:
+    """Connect to a cluster through one or several of its nodes, ``host:port`` each.
+
+    The client may be shared between threads. ``timeout_seconds`` is how long one request may
+    take, other nodes and all.
+    """
+    return Client(addresses, timeout_seconds=timeout_seconds, software=f"kvorum {__version__}")
+
+
+def aconnect(addresses: str | list[str], *, timeout_seconds: float = 10.0) -> AsyncClient:
+    """The same for asyncio: ``async with kvorum.aconnect(...) as client``."""
+    return AsyncClient(addresses, timeout_seconds=timeout_seconds, software=f"kvorum {__version__}")
+
+
+__all__ = [
+    "Ack",
+    "AsyncClient",
+    "BadContext",
+    "BadRequest",
+    "Client",
+    "Found",
+    "KvorumError",
+    "NoNodeReachable",
+    "OutcomeUnknown",
+    "Overloaded",
+    "QuorumNotMet",
+    "Refused",
+    "Sibling",
+    "SiblingsError",
+    "Stored",
+    "TableDescription",
+    "TooLarge",
+    "TooManySiblings",
+    "UnknownTable",
+    "aconnect",
+    "connect",
+]
