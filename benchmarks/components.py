@@ -6,10 +6,10 @@ nodes that have each written the key.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final
 
+from benchmarks.cases import Repeat, case, repeated
 from kvorum.model.context import check_context, context_of_record, same_seen
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
@@ -32,39 +32,6 @@ KEY: Final = engine_key(HASH_KEY, DEFAULT_TABLE_ID, PARTITION_KEY, b"")
 VALUE: Final = PARTITION_KEY + b"v" * 84
 CLOCK: Final = 1_700_000_000_000_000
 BATCH: Final = 64  # entries; about what 256 connections bring a peer in one turn
-
-Repeat = Callable[[int], None]
-
-
-class Case(NamedTuple):
-    """One figure; ``prepare`` gives a function that makes so many calls."""
-
-    component: str
-    name: str
-    entries: int  # in each call; the figure is for one of them
-    prepare: Callable[[], AbstractContextManager[Repeat]]
-
-
-CASES: Final[list[Case]] = []
-
-
-def case(
-    component: str, name: str, entries: int = 1
-) -> Callable[[Callable[[], Iterator[Repeat]]], None]:
-    """Register a generator that sets up, yields the repeated call, and clears up."""
-
-    def register(prepare: Callable[[], Iterator[Repeat]]) -> None:
-        CASES.append(Case(component, name, entries, contextmanager(prepare)))
-
-    return register
-
-
-def repeated(function: Callable[..., object], *arguments: object) -> Repeat:
-    def repeat(calls: int) -> None:
-        for _ in range(calls):
-            function(*arguments)
-
-    return repeat
 
 
 def encoded_value(node: int, counter: int) -> bytes:

@@ -12,12 +12,19 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.components import CASES, Case, Repeat
+from benchmarks import components, coordination
+from benchmarks.cases import Case, Repeat
 from benchmarks.results import append, commit, machine
 
 DEFAULT_SECONDS: Final = 0.5
 RUNS: Final = 7
 FIRST_CALLS: Final = 64
+CASES: Final = [
+    found
+    for module in (components, coordination)
+    for found in vars(module).values()
+    if isinstance(found, Case)
+]
 
 
 def measure(case: Case, seconds: float) -> dict[str, Any]:

@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 
 from benchmarks import macro, micro
+from benchmarks.cases import Case
 from benchmarks.clusters import limit_cluster
-from benchmarks.components import CASES, Case
 from benchmarks.load import Load, Step
 from benchmarks.results import machine
 
 KEYS = 2000
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.component}, {case.name}")
+@pytest.mark.parametrize("case", micro.CASES, ids=lambda case: f"{case.component}, {case.name}")
 def test_micro_benchmarks_give_a_figure(case: Case):
     row = micro.measure(case, 0.01)
 
