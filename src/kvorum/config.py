@@ -23,7 +23,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     requests_in_flight_per_client_max: int = 4096
     clients_max: int = 4096
     client_output_bytes_max: int = 64 << 20  # unread answers before a client is cut off
-    peer_queue_bytes_max: int = 64 << 20
+    peer_queue_bytes_max: int = 256 << 20
     batch_bytes_max: int = 1 << 20
     overlay_bytes_max: int = 256 << 20
     remembered_puts_max: int = 1_000_000
@@ -47,8 +47,14 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def frame_bytes_max(self) -> int:
-        """The longest payload of any connection: a record with room for siblings."""
-        return max(4 * self.value_bytes_max, 8 << 20)
+        """The longest payload between nodes: a record with room for its siblings."""
+        return max(8 * self.value_bytes_max, 8 << 20)
+
+    @property
+    def client_frame_bytes_max(self) -> int:
+        """The longest payload of a client: a put at all its limits."""
+        keys = self.partition_key_bytes_max + self.sort_key_bytes_max
+        return max(self.value_bytes_max + self.context_bytes_max + keys + 1024, 1 << 16)
 
 
 _POSITIVE = (

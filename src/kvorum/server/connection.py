@@ -1,0 +1,136 @@
+"""One TCP connection, whoever opened it: frames in, frames out once a turn.
+
+Nothing is written when it is sent: frames gather, and the turn's end writes each connection
+once (one system call instead of one per frame is worth more than anything else on this path).
+What the other side does not read is bounded: past the bound the connection is cut off.
+
+Not a subclass of ``asyncio.Protocol``: the loop asks for the methods, not the type.
+"""
+
+from asyncio import Transport
+from typing import TYPE_CHECKING
+
+from kvorum.protocol.environment import ClientPort
+from kvorum.wire.codec import MessageInvalid
+from kvorum.wire.framing import FrameInvalid, FrameReader
+
+if TYPE_CHECKING:
+    from kvorum.server.loop import Turns
+
+
+class Connection(ClientPort):
+    """The part that accepted and outgoing connections share."""
+
+    __slots__ = (
+        "dirty", "opened_at", "output", "output_bytes_max", "reader", "transport", "turns",
+    )  # fmt: skip
+
+    def __init__(self, turns: "Turns", output_bytes_max: int) -> None:
+        super().__init__()
+        self.turns = turns
+        self.transport: Transport | None = None
+        self.reader = FrameReader()
+        self.output: list[bytes] = []
+        self.output_bytes_max = output_bytes_max
+        self.dirty = False
+        self.opened_at = 0
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: Transport) -> None:
+        self.transport = transport
+        self.turns.begin()
+        self.opened_at = self.turns.env.now
+        self.on_open()
+
+    def data_received(self, data: bytes) -> None:
+        turns = self.turns
+        if not turns.under_way:
+            turns.begin()
+        try:
+            self.take(self.reader.feed(data))
+        except (FrameInvalid, MessageInvalid) as error:
+            turns.env.counters.bad_frames += 1
+            turns.env.report("bad_frames", peer=self.peer_name(), reason=str(error))
+            self.on_invalid(str(error))
+            self.end()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.closed:
+            self.turns.begin()
+            self.closed = True
+            self.on_closed()
+        self.transport = None
+
+    def eof_received(self) -> None:
+        """Nothing: the loop closes the connection, as it should."""
+
+    def pause_writing(self) -> None:
+        """The other side does not keep up: stop taking more from it."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # What a kind of connection brings.
+
+    def on_open(self) -> None:
+        raise NotImplementedError
+
+    def take(self, payloads: list[bytes]) -> None:
+        raise NotImplementedError
+
+    def on_invalid(self, text: str) -> None:
+        """Malformed bytes came; the connection ends after this."""
+
+    def on_closed(self) -> None:
+        raise NotImplementedError
+
+    # What the node and the turn call.
+
+    def send(self, frame: bytes) -> None:
+        if not self.dirty:
+            self.dirty = True
+            self.turns.dirty.append(self)
+        self.output.append(frame)
+
+    def flush(self) -> None:
+        """Write what has gathered. At the end of the turn, after its write to the log."""
+        self.dirty = False
+        output = self.output
+        self.output = []
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(output[0] if len(output) == 1 else b"".join(output))
+        if transport.get_write_buffer_size() > self.output_bytes_max:
+            self.turns.env.report("client_cut_off", peer=self.peer_name(), reason="never reads")
+            transport.abort()
+
+    def end(self) -> None:
+        """Close, after what was written so far has gone out."""
+        if self.closed:
+            return
+        self.closed = True
+        self.on_closed()
+        if self.dirty:
+            self.flush()
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once; nothing of this turn leaves."""
+        self.output = []
+        if not self.closed:
+            self.closed = True
+            self.on_closed()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def peer_name(self) -> str:
+        if self.transport is None:
+            return ""
+        address = self.transport.get_extra_info("peername")
+        return f"{address[0]}:{address[1]}" if address else ""
