@@ -8,6 +8,7 @@ from kvorum.model.context import check_context, context_clock, context_seen
 from kvorum.model.holding import check_holding, own_dot, partition_key_of, record_of
 from kvorum.model.record import Value, check_record, head_of, split_values
 from kvorum.model.siblings import seen_of
+from kvorum.model.topology import decode_topology
 from kvorum.model.version import Seen
 from kvorum.wire import kinds, requests
 from kvorum.wire.codec import decode_control, decode_hello, decode_reply
@@ -173,4 +174,5 @@ READERS = {
     "record": read_record,
     "context": read_context,
     "holding": read_holding,
+    "topology": decode_topology,
 }

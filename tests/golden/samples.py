@@ -11,6 +11,7 @@ from kvorum.model.quorum import Durability, Resolution
 from kvorum.model.record import first_record, lww_record, pack_value, split_values
 from kvorum.model.siblings import encode, merge, update
 from kvorum.model.tables import TableSettings
+from kvorum.model.topology import Member, PartitionEntry, Topology, encode_topology
 from kvorum.model.version import Seen, make_actor, make_dot
 from kvorum.wire import requests
 from kvorum.wire.codec import encode as encode_message
@@ -99,6 +100,23 @@ HOLDINGS = {
     "sent": pack_holding(NO_OWN, b"alice", SIBLINGS),
     "no-key": pack_holding(NO_OWN, b"", RECORDS["lww"]),
 }
+
+TOPOLOGY = Topology(
+    cluster_id=b"cluster!",
+    hash_key=b"key of a cluster",
+    epoch=4,
+    planner=2,
+    n=2,
+    members=(
+        Member(1, "a", "127.0.0.1", 7401),
+        Member(2, "b", "::1", 7402, "eu/north", 3),
+        Member(3, "c", "c.example", 7401, "eu/south"),
+    ),
+    partitions=(PartitionEntry((1, 2)), PartitionEntry((2, 1), (2, 3), 4)),
+    default_r=1,
+    default_w=2,
+    default_durability=Durability.QUORUM,
+)
 
 HANDSHAKE = [
     Hello(1, 1, "data", b"cluster!", 1, 2, START, WALL, "kvorum 0.1", 4),
@@ -218,5 +236,6 @@ def samples() -> dict[str, bytes]:
         "record": RECORDS,
         "context": CONTEXTS,
         "holding": HOLDINGS,
+        "topology": {"document": encode_topology(TOPOLOGY)},
     }
     return {f"{kind}/{name}": body for kind, named in kinds.items() for name, body in named.items()}
