@@ -209,9 +209,11 @@ class AsyncClient(Store):
     """An asyncio client of a cluster; made by ``kvorum.aconnect``, entered by ``async with``."""
 
     def __init__(
-        self, addresses: str | list[str], *, timeout_seconds: float = 10.0, software: str = ""
-    ) -> None:
+        self, addresses: str | list[str], *, timeout_seconds: float = 10.0,
+        only_given: bool = False, software: str = "",
+    ) -> None:  # fmt: skip
         self._addresses = parse_addresses(addresses)
+        self._only_given = only_given
         self._timeout = requests.timeout_microseconds(timeout_seconds)
         self._software = software
         self._streams: _Streams | None = None
@@ -226,6 +228,7 @@ class AsyncClient(Store):
             self._streams, self._addresses, os.urandom(8), self._software, self._timeout
         )
         self._streams.session = self._session
+        self._session.routes.only_given = self._only_given
         try:
             self._session.start()
             await self._run(requests.ask_topology())

@@ -68,8 +68,9 @@ class Client(Store):
     """A blocking client of a cluster; made by ``kvorum.connect``, closed by ``close``."""
 
     def __init__(
-        self, addresses: str | list[str], *, timeout_seconds: float = 10.0, software: str = ""
-    ) -> None:
+        self, addresses: str | list[str], *, timeout_seconds: float = 10.0,
+        only_given: bool = False, software: str = "",
+    ) -> None:  # fmt: skip
         self._mutex = threading.Lock()
         self._leader: _Call | None = None
         self._followers: dict[_Call, None] = {}
@@ -81,6 +82,7 @@ class Client(Store):
             self._sockets, parse_addresses(addresses), os.urandom(8), software,
             requests.timeout_microseconds(timeout_seconds),
         )  # fmt: skip
+        self._session.routes.only_given = only_given
         try:
             with self._mutex:
                 self._session.start()

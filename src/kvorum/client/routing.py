@@ -19,6 +19,9 @@ class Routes:
 
     def __init__(self, addresses: list[Address]) -> None:
         self.contacts = [Contact(address) for address in addresses]
+        self.given = self.contacts[:]
+        # Only the nodes that were given take requests, owners or not; to try one node by itself.
+        self.only_given = False
         self.to_open: list[Contact] = []  # owners that a request would have liked to use
         self._by_member: dict[int, Contact] = {}
         self._ring: Ring | None = None
@@ -85,7 +88,7 @@ class Routes:
             return contact
         silent: Contact | None = None
         ring = self._ring
-        if ring is not None and request.partition_key:
+        if ring is not None and request.partition_key and not self.only_given:
             place = locate(ring.hash_key, request.table_id, request.partition_key)
             for member in ring.owners(ring.partition_of(place)):
                 contact = self._by_member[member]
@@ -101,10 +104,11 @@ class Routes:
         return self._any_fit(request, silent)
 
     def _any_fit(self, request: Request[Any], silent: Contact | None) -> Contact | None:
-        count = len(self.contacts)
+        contacts = self.given if self.only_given else self.contacts
+        count = len(contacts)
         self._turn = (self._turn + 1) % count
         for offset in range(count):
-            contact = self.contacts[(self._turn + offset) % count]
+            contact = contacts[(self._turn + offset) % count]
             if contact.ready and contact not in request.tried:
                 if not contact.silent:
                     return contact
@@ -120,7 +124,7 @@ class Routes:
     def candidates(self, request: Request[Any]) -> list[Contact]:
         """Every contact that could take the request, were it connected."""
         if not request.target:
-            return self.contacts
+            return self.given if self.only_given else self.contacts
         contact = self._by_member.get(request.target)
         return [contact] if contact is not None else []
 
