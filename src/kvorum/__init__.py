@@ -25,18 +25,33 @@ from kvorum.errors import (
 )
 
 
-def connect(addresses: str | list[str], *, timeout_seconds: float = 10.0) -> Client:
+def connect(
+    addresses: str | list[str], *, timeout_seconds: float = 10.0, only_given: bool = False
+) -> Client:
     """Connect to a cluster through one or several of its nodes, ``host:port`` each.
 
     The client may be shared between threads. ``timeout_seconds`` is how long one request may
-    take, other nodes and all.
+    take, other nodes and all. Requests go to an owner of their key; with ``only_given`` they go
+    to the nodes of ``addresses`` alone, which then forward what is not theirs.
     """
-    return Client(addresses, timeout_seconds=timeout_seconds, software=f"kvorum {__version__}")
+    return Client(
+        addresses,
+        timeout_seconds=timeout_seconds,
+        only_given=only_given,
+        software=f"kvorum {__version__}",
+    )
 
 
-def aconnect(addresses: str | list[str], *, timeout_seconds: float = 10.0) -> AsyncClient:
+def aconnect(
+    addresses: str | list[str], *, timeout_seconds: float = 10.0, only_given: bool = False
+) -> AsyncClient:
     """The same for asyncio: ``async with kvorum.aconnect(...) as client``."""
-    return AsyncClient(addresses, timeout_seconds=timeout_seconds, software=f"kvorum {__version__}")
+    return AsyncClient(
+        addresses,
+        timeout_seconds=timeout_seconds,
+        only_given=only_given,
+        software=f"kvorum {__version__}",
+    )
 
 
 __all__ = [
