@@ -27,7 +27,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from kvorum.storage.engine import Engine, EngineFailed
+from kvorum.storage.engine import SCAN_BYTES, Engine, EngineFailed
 from kvorum.storage.log import DELETE, DROP, PUT, Log, SyncTicket, entry_header
 from kvorum.storage.order import KeyOrder
 
@@ -226,15 +226,20 @@ class Buffer:
     def scan(self, lo: bytes, hi: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return up to ``limit`` (key, holding) rows of ``lo <= key < hi``, in order.
 
-        As with an engine, only an empty list means that the range is done; go on from the last
-        key plus a zero byte. Quarantined records are left out. Raises `EngineFailed`.
+        As with an engine, the list ends early once its values pass `SCAN_BYTES`; so go on from the
+        last key plus a zero byte until a list is empty. Quarantined records are left out. Raises
+        `EngineFailed`.
         """
-        while lo < hi:
-            rows, end = self._scan_once(lo, hi, limit)
-            if rows:
-                return rows
-            lo = end
-        return []
+        rows: list[tuple[bytes, bytes]] = []
+        size = 0
+        while lo < hi and len(rows) < limit:
+            some, lo = self._scan_once(lo, hi, limit - len(rows))
+            for row in some:
+                rows.append(row)
+                size += len(row[1])
+                if size > SCAN_BYTES:
+                    return rows
+        return rows
 
     def _scan_once(
         self, lo: bytes, hi: bytes, limit: int
@@ -244,7 +249,9 @@ class Buffer:
         Returns the rows and the key before which nothing is left to find.
         """
         below = self.engine.scan(lo, hi, limit)
-        end = below[-1][0] + b"\0" if below else hi
+        end = hi
+        if len(below) == limit or sum(len(stored) for _, stored in below) > SCAN_BYTES:
+            end = below[-1][0] + b"\0"  # There may be more below than we were given.
         active = self._order.between(lo, end, limit)
         if len(active) == limit:
             end = active[-1] + b"\0"

@@ -69,8 +69,9 @@ class Engine:
     def scan(self, lo: bytes, hi: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return up to ``limit`` (key, value) rows with ``lo <= key < hi``, in key order.
 
-        The list also ends once its values pass `SCAN_BYTES`, so a short list does not mean that
-        the range is done: only an empty one does. Go on from the last key plus a zero byte.
+        The list also ends with the row that brings its values past `SCAN_BYTES`, and for no other
+        reason. Whoever walks a range goes on from the last key plus a zero byte until a list is
+        empty.
         """
         raise NotImplementedError
 

@@ -4,7 +4,7 @@ import pytest
 
 from kvorum.storage.buffer import Buffer
 from kvorum.storage.commit import Commit, drain, sorted_in_parts, sync_now
-from kvorum.storage.engine import EngineFailed, EngineFull
+from kvorum.storage.engine import SCAN_BYTES, EngineFailed, EngineFull
 from kvorum.storage.log import Log
 from kvorum.storage.memory import MemoryEngine
 from kvorum.storage.replay import replay
@@ -140,6 +140,35 @@ def test_a_frozen_drop_masks_the_engine_until_it_is_there() -> None:
     assert buffer.engine.get(b"a") is not None
     assert drain(buffer)
     assert buffer.engine.get(b"a") is None
+
+
+def test_a_scan_fills_its_list_from_all_layers() -> None:
+    buffer = durable()
+    for number in range(0, 30, 3):
+        buffer.put(b"%02d" % number, b"engine")
+    assert drain(buffer)
+    for number in range(1, 30, 3):
+        buffer.put(b"%02d" % number, b"frozen")
+    buffer.delete(b"00")
+    buffer.end_turn()
+    buffer.freeze()
+    for number in range(2, 60, 3):
+        buffer.put(b"%02d" % number, b"active")
+    buffer.delete(b"01")
+    expected = [b"%02d" % n for n in range(2, 30)] + [b"%02d" % n for n in range(32, 60, 3)]
+    for limit in range(1, 50):
+        assert [key for key, _ in buffer.scan(b"", b"\xff", limit)] == expected[:limit]
+
+
+def test_a_scan_is_bounded_in_bytes() -> None:
+    buffer = durable()
+    for number in range(6):
+        buffer.put(b"%d" % number, bytes(SCAN_BYTES // 2))
+        if number == 2:
+            assert drain(buffer)
+    found = buffer.scan(b"", b"\xff", 100)
+    assert 3 <= len(found) < 6
+    assert [key for key, _ in rows(buffer)] == [b"%d" % number for number in range(6)]
 
 
 def test_the_engine_is_never_ahead_of_the_synced_log() -> None:
