@@ -122,7 +122,7 @@ def encode_shown(record: bytes, now: int) -> bytes:
         value = shown.get(dot)
         if value is None:
             continue
-        values[dot] = _as_tombstone(encoded) if value.tombstone and not value.data else encoded
+        values[dot] = _as_tombstone(encoded) if 0 < value.expiry <= now else encoded
     _, flags, entry_count, run_count, _ = head_of(record)
     ordered = [values[dot] for dot in sorted(values)]
     seen = record[HEAD_BYTES : values_offset(record)]

@@ -35,6 +35,7 @@ from kvorum.model.tables import TableSettings
 from kvorum.model.version import (
     ACTOR_BYTES,
     COUNTER_MAX,
+    ENTRY_BYTES,
     Seen,
     counter_of,
     make_actor,
@@ -51,6 +52,10 @@ from kvorum.wire.requests import (
 )
 
 MINTED: Final = 0
+# A record counts entries and runs in 16 bits, and three replicas' may be merged into one. No
+# history comes near this; contexts with made-up dots would, put after put.
+SEEN_MAX: Final = 16_384
+CONTEXT_BYTES_USUAL: Final = 4_096
 
 
 class Minter:
@@ -93,6 +98,8 @@ class Minter:
                 return BAD_REQUEST
             record = record_of(held)
             own = own_dot(held)
+        if len(context) > CONTEXT_BYTES_USUAL and not self._is_bounded(record, context):
+            return TOO_LARGE
         own = self._live_dot(own, record, context)
         lww = table.resolution == Resolution.LWW
         if lww:
@@ -122,6 +129,19 @@ class Minter:
         self.value_clock = clock
         self.sent = pack_holding(NO_OWN, partition_key, made)
         return MINTED
+
+    def _is_bounded(self, record: bytes, context: bytes) -> bool:
+        """Check that a context of unusual size leaves the record room to count."""
+        known = 0
+        if record:
+            if same_seen(context, record):
+                return True
+            _, _, entries, runs, _ = head_of(record)
+            known = entries + runs
+        if known + len(context) // ENTRY_BYTES <= SEEN_MAX:
+            return True
+        self.refusal = "the context has more gaps than a record can hold: read the key again"
+        return False
 
     def _live_dot(self, own: bytes, record: bytes, context: bytes) -> bytes:
         """The dot to mint next: of the own actor while that is valid, else of a new one."""

@@ -98,7 +98,7 @@ def test_an_expired_lww_value_is_shown_as_deleted() -> None:
 
 
 def test_a_tombstone_is_shown_as_it_is() -> None:
-    record = first_record(value(dot(1, 1), b"", tombstone=True))
+    record = first_record(value(dot(1, 1), b"", tombstone=True, content_type=b"text/plain"))
     assert shown_values(record, 0)[0].tombstone
     assert encode_shown(record, 0) == record
     assert not needs_showing(record)
