@@ -8,11 +8,11 @@ passed twice; it accepts an id only within one window, so it remembers longer th
 Cost follows what is open: a client that settles as it goes is remembered by a handful of puts.
 """
 
-from collections import deque
+from typing import Final
 
 from kvorum.wire.link import Asker
 
-FORGET_BATCH = 1000  # entries looked at in one sweep
+SWEEP_STEPS: Final = 1000  # clients and puts looked at in one sweep
 
 
 class _Client:
@@ -20,20 +20,24 @@ class _Client:
 
     def __init__(self) -> None:
         self.lowest = 0  # counters below are settled
-        self.puts: dict[int, Asker] = {}
+        self.puts: dict[int, tuple[int, Asker]] = {}  # counter -> added at, put; oldest first
 
 
 class Ledger:
-    """The puts that may still be asked for again."""
+    """The puts that may still be asked for again.
 
-    __slots__ = ("_clients", "_order", "count", "puts_max", "window")
+    A client's latest put is never settled by the client itself, so whoever is remembered has
+    one at least, and is forgotten with it.
+    """
+
+    __slots__ = ("_clients", "_round", "count", "puts_max", "window")
 
     def __init__(self, window: int, puts_max: int) -> None:
         self.window = window  # microseconds
         self.puts_max = puts_max
         self.count = 0
         self._clients: dict[bytes, _Client] = {}
-        self._order: deque[tuple[int, bytes, int]] = deque()  # added at, client, counter
+        self._round: list[bytes] = []  # clients that the sweep has yet to come by
 
     @property
     def full(self) -> bool:
@@ -41,7 +45,10 @@ class Ledger:
 
     def find(self, client: bytes, counter: int) -> Asker | None:
         known = self._clients.get(client)
-        return None if known is None else known.puts.get(counter)
+        if known is None:
+            return None
+        found = known.puts.get(counter)
+        return None if found is None else found[1]
 
     def is_settled(self, client: bytes, counter: int) -> bool:
         """True if the client itself has said that it is through with this put."""
@@ -52,9 +59,8 @@ class Ledger:
         known = self._clients.get(client)
         if known is None:
             known = self._clients[client] = _Client()
-        known.puts[counter] = put
+        known.puts[counter] = (now, put)
         self.count += 1
-        self._order.append((now, client, counter))
 
     def settle(self, client: bytes, lowest_open: int) -> None:
         """Forget the client's puts below ``lowest_open``."""
@@ -63,7 +69,7 @@ class Ledger:
             return
         known.lowest = lowest_open
         puts = known.puts
-        # Insertion order is all but counter order; what is out of order is found by the sweep.
+        # Insertion order is all but counter order; what is out of order goes with its age.
         while puts:
             counter = next(iter(puts))
             if counter >= lowest_open:
@@ -72,19 +78,30 @@ class Ledger:
             self.count -= 1
 
     def sweep(self, now: int) -> None:
-        """Forget what is older than two windows. A bounded slice, some times a second."""
-        order = self._order
+        """Forget what is older than two windows. A bounded slice, some times a second.
+
+        Client by client and not in one queue of all puts: there a single client that stays
+        silent would keep everything that came after its last put.
+        """
         limit = now - 2 * self.window
-        for _ in range(FORGET_BATCH):
-            if not order:
-                return
-            added_at, client, counter = order[0]
+        if not self._round:
+            self._round = list(self._clients)
+        steps = 0
+        while self._round and steps < SWEEP_STEPS:
+            client = self._round[-1]
             known = self._clients.get(client)
-            if known is not None and counter in known.puts:
-                if added_at > limit:
-                    return
-                del known.puts[counter]
-                self.count -= 1
-            order.popleft()
-            if known is not None and not known.puts and added_at <= limit:
-                del self._clients[client]
+            steps += 1
+            if known is not None:
+                puts = known.puts
+                while puts and steps < SWEEP_STEPS:
+                    counter = next(iter(puts))
+                    if puts[counter][0] > limit:
+                        break
+                    del puts[counter]
+                    self.count -= 1
+                    steps += 1
+                if puts and steps >= SWEEP_STEPS:
+                    return  # Some may be left; the next sweep goes on with this client.
+                if not puts:
+                    del self._clients[client]
+            self._round.pop()

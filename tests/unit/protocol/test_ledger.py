@@ -1,0 +1,83 @@
+"""What a coordinator remembers of puts, and for how long."""
+
+from kvorum.protocol.ledger import SWEEP_STEPS, Ledger
+from kvorum.wire.link import Asker
+
+WINDOW = 60_000_000
+
+
+def test_a_put_is_found_until_its_client_settles_it():
+    ledger = Ledger(WINDOW, 10)
+    put = Asker()
+    ledger.add(b"client-a", 1, put, now=0)
+    ledger.add(b"client-a", 2, Asker(), now=1)
+
+    assert ledger.find(b"client-a", 1) is put
+    assert ledger.find(b"client-b", 1) is None
+    ledger.settle(b"client-a", 2)
+
+    assert ledger.find(b"client-a", 1) is None
+    assert ledger.is_settled(b"client-a", 1)
+    assert not ledger.is_settled(b"client-a", 2)
+    assert ledger.count == 1
+
+
+def test_settling_twice_or_for_a_stranger_changes_nothing():
+    ledger = Ledger(WINDOW, 10)
+    ledger.settle(b"stranger", 5)
+    ledger.add(b"client-a", 3, Asker(), now=0)
+    ledger.settle(b"client-a", 3)
+    ledger.settle(b"client-a", 2)
+
+    assert ledger.count == 1
+    assert not ledger.is_settled(b"stranger", 1)
+
+
+def test_it_is_full_at_its_bound():
+    ledger = Ledger(WINDOW, 2)
+    ledger.add(b"client-a", 1, Asker(), now=0)
+    assert not ledger.full
+    ledger.add(b"client-a", 2, Asker(), now=0)
+
+    assert ledger.full
+
+
+def test_what_is_older_than_two_windows_is_forgotten_and_its_client_with_it():
+    ledger = Ledger(WINDOW, 10)
+    ledger.add(b"client-a", 1, Asker(), now=0)
+    ledger.add(b"client-b", 1, Asker(), now=5)
+    ledger.settle(b"client-a", 1)
+    ledger.sweep(2 * WINDOW - 1)
+    assert ledger.count == 2
+
+    ledger.sweep(2 * WINDOW)
+
+    assert ledger.find(b"client-a", 1) is None
+    assert ledger.find(b"client-b", 1) is not None
+    assert ledger.count == 1
+    assert not ledger.is_settled(b"client-a", 0)
+
+
+def test_a_silent_client_keeps_nothing_of_the_others():
+    """In one queue of all puts, its last one stood in front of whatever came later."""
+    ledger = Ledger(WINDOW, 1_000_000)
+    ledger.add(b"silent", 1, Asker(), now=0)
+    for counter in range(1, 10_000):
+        ledger.settle(b"busy", counter)
+        ledger.add(b"busy", counter, Asker(), now=counter)
+
+    assert ledger.count == 2
+
+
+def test_a_sweep_is_a_bounded_slice_and_the_next_goes_on():
+    ledger = Ledger(WINDOW, 1_000_000)
+    for counter in range(3 * SWEEP_STEPS):
+        ledger.add(b"client-a", counter, Asker(), now=0)
+    ledger.add(b"client-b", 1, Asker(), now=0)
+
+    ledger.sweep(2 * WINDOW)
+    assert 2 * SWEEP_STEPS <= ledger.count <= 2 * SWEEP_STEPS + 5
+    for _ in range(4):
+        ledger.sweep(2 * WINDOW)
+
+    assert ledger.count == 0
