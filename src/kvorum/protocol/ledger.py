@@ -89,19 +89,17 @@ class Ledger:
         steps = 0
         while self._round and steps < SWEEP_STEPS:
             client = self._round[-1]
-            known = self._clients.get(client)
+            puts = self._clients[client].puts
             steps += 1
-            if known is not None:
-                puts = known.puts
-                while puts and steps < SWEEP_STEPS:
-                    counter = next(iter(puts))
-                    if puts[counter][0] > limit:
-                        break
-                    del puts[counter]
-                    self.count -= 1
-                    steps += 1
-                if puts and steps >= SWEEP_STEPS:
-                    return  # Some may be left; the next sweep goes on with this client.
-                if not puts:
-                    del self._clients[client]
+            while puts and steps < SWEEP_STEPS:
+                counter = next(iter(puts))
+                if puts[counter][0] > limit:
+                    break
+                del puts[counter]
+                self.count -= 1
+                steps += 1
+            if puts and steps >= SWEEP_STEPS:
+                return  # Some may be left; the next sweep goes on with this client.
+            if not puts:
+                del self._clients[client]
             self._round.pop()
