@@ -244,18 +244,26 @@ class Client(Store):
                     self._lead(call)
         except BaseException:
             with self._mutex:
-                self._followers.pop(call, None)
                 for request in made:
                     self._session.abandon(request)
+                if self._leader is call:
+                    self._step_down()
             raise
+        finally:
+            if call in self._followers:
+                with self._mutex:
+                    del self._followers[call]
+                    # It may have been woken to lead, and found its answers there instead.
+                    self._wake_follower()
 
     def _join(self, call: _Call) -> "threading.Lock | None":
         """Become the leader, or return the lock to sleep on."""
         with self._mutex:
-            self._followers.pop(call, None)
-            if call.open <= call.enough or self._leader is None:
-                if call.open > call.enough:
-                    self._leader = call
+            if call.open <= call.enough:
+                return None
+            if self._leader is None:
+                self._followers.pop(call, None)
+                self._leader = call
                 return None
             signal = threading.Lock()
             signal.acquire()
@@ -290,9 +298,15 @@ class Client(Store):
         self._leader = None
         if self._closed:
             self._sockets.shut()
-        for follower in self._followers:
-            follower.wake()
-            break
+        self._wake_follower()
+
+    def _wake_follower(self) -> None:
+        """Let somebody who sleeps lead, if nobody does."""
+        if self._leader is None:
+            for follower in self._followers:
+                if follower.signal is not None:
+                    follower.wake()
+                    break
 
 
 class BlockingTable(Table):

@@ -186,6 +186,8 @@ class Session(Connections):
         request.contact = contact
         request.number = number
         attempt_deadline = now + request.attempt_timeout
+        if attempt_deadline > request.deadline:
+            attempt_deadline = request.deadline
         request.attempt_deadline = attempt_deadline
         if attempt_deadline < self._wake_at:
             self._wake_at = attempt_deadline

@@ -3,7 +3,7 @@
 import pytest
 
 from kvorum.client.connections import SILENCE_LIMIT
-from kvorum.client.requests import ask_create, ask_status, make_get
+from kvorum.client.requests import ask_create, ask_status, make_get, make_put
 from kvorum.errors import (
     BadContext,
     NoNodeReachable,
@@ -209,6 +209,16 @@ def test_a_get_that_nobody_answers_ends_at_its_deadline(world: ScriptedShell) ->
     world.pass_time(10 * SECOND)
     assert isinstance(error_of(get), NoNodeReachable)
     assert world.session.next_deadline() != world.now
+
+
+def test_a_short_deadline_holds_whatever_else_falls_due_before(world: ScriptedShell) -> None:
+    world.get("bob")
+    world.pass_time(SECOND * 9)
+    put = make_put("default", "alice", b"x", None, b"", None, None, None, None, "", False)
+    put.timeout = SECOND + SECOND // 2
+    world.session.submit(put)
+    world.pass_time(SECOND + SECOND // 2)
+    assert isinstance(error_of(put), OutcomeUnknown)
 
 
 def test_a_put_refused_by_one_owner_may_go_to_another(world: ScriptedShell) -> None:
