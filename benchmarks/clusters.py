@@ -140,8 +140,8 @@ def kvorum_cluster(engine: str, core: int, folder: Path) -> Iterator[Cluster]:
                         )
                     )
         try:
-            for port in ports:
-                wait_until_ready(port)
+            for process, port in zip(processes, ports, strict=True):
+                wait_until_ready(process, port)
         except ClusterFailed as error:
             said = "".join(log.read_text()[-2000:] for log in logs)
             raise ClusterFailed(f"{error}\n{said}") from None
@@ -162,11 +162,11 @@ def _free_ports() -> list[int]:
     return ports
 
 
-def wait_until_ready(port: int) -> None:
+def wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
     """Return when the node at ``port`` has carried a put to all nodes."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     problem = "nobody answered"
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with closing(socket.create_connection(("127.0.0.1", port), timeout=2)) as connection:
                 problem = _try_put(connection)
@@ -175,7 +175,7 @@ def wait_until_ready(port: int) -> None:
         if not problem:
             return
         time.sleep(0.05)
-    raise ClusterFailed(f"the node on port {port} was not ready in time: {problem}")
+    raise ClusterFailed(f"the node on port {port} did not become ready: {problem}")
 
 
 def _try_put(connection: socket.socket) -> str:
