@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from kvorum.model.context import check_context, context_clock, context_seen
-from kvorum.model.holding import check_holding, own_dot, partition_key_of, record_of
+from kvorum.model.holding import checked_record_offset, own_dot, partition_key_of
 from kvorum.model.record import Value, check_record, head_of, split_values
 from kvorum.model.siblings import seen_of
 from kvorum.model.topology import decode_topology
@@ -159,11 +159,11 @@ def read_context(context: bytes) -> Said:
 
 
 def read_holding(holding: bytes) -> Said:
-    assert check_holding(holding, 2048) == ""
+    offset = checked_record_offset(holding)
     return {
         "own": own_dot(holding),
         "partition key": partition_key_of(holding),
-        "record": read_record(record_of(holding)),
+        "record": read_record(holding[offset:]),
     }
 
 

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
+from kvorum.model.hashing import SECOND_HASH_OFFSET, SORT_KEY_OFFSET
 from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
 from kvorum.model.version import ENTRY_BYTES, RUN_BYTES, Seen, is_canonical
 
@@ -35,7 +36,10 @@ class ContextInvalid(ValueError):
 
 def key_digest(engine_key: bytes) -> bytes:
     """Twelve bytes that tell keys apart: the partition key's second hash, the sort key's sum."""
-    return engine_key[25:33] + _pack_checksum(crc32(engine_key[33:]))
+    if len(engine_key) == SORT_KEY_OFFSET:
+        return engine_key[SECOND_HASH_OFFSET:] + b"\0\0\0\0"
+    sort_key_sum = crc32(engine_key[SORT_KEY_OFFSET:])
+    return engine_key[SECOND_HASH_OFFSET:SORT_KEY_OFFSET] + _pack_checksum(sort_key_sum)
 
 
 def context_of_record(engine_key: bytes, record: bytes, clock: int) -> bytes:

@@ -14,6 +14,7 @@ minted, which an lww record cannot tell.
 from struct import Struct
 from typing import Final
 
+from kvorum.model.record import RecordInvalid, check_layout
 from kvorum.model.version import NO_ACTOR, make_dot
 
 FORMAT: Final = 1
@@ -51,18 +52,18 @@ def partition_key_of(holding: bytes) -> bytes:
     return holding[HEAD_BYTES : HEAD_BYTES + int(_unpack_key_length(holding, 2)[0])]
 
 
-def check_holding(holding: bytes, partition_key_bytes_max: int) -> str:
-    """Why ``holding`` cannot be one, or an empty string. For bytes from outside this process."""
+def checked_record_offset(holding: bytes) -> int:
+    """Where the record begins in a holding that has come from elsewhere.
+
+    Raises ``RecordInvalid`` unless its lengths add up, so that it can be read safely.
+    """
     if len(holding) < HEAD_BYTES:
-        return "a holding is cut short"
+        raise RecordInvalid("a holding is cut short")
     if holding[0] != FORMAT:
-        return f"holding format {holding[0]} is unknown here (known: {FORMAT})"
-    if holding[1]:
-        return "a holding's second byte is not zero"
-    length = int(_unpack_key_length(holding, 2)[0])
-    if length > partition_key_bytes_max or HEAD_BYTES + length > len(holding):
-        return "a holding's partition key is too long"
-    return ""
+        raise RecordInvalid(f"holding format {holding[0]} is unknown here (known: {FORMAT})")
+    offset = HEAD_BYTES + int(_unpack_key_length(holding, 2)[0])
+    check_layout(holding, offset)
+    return offset
 
 
 assert _head.size == HEAD_BYTES

@@ -53,6 +53,7 @@ _value_head = Struct("<16sQQ16sIBBH")
 _pack_value = _value_head.pack
 _unpack_value = _value_head.unpack_from
 _unpack_order = Struct("<16sQ").unpack_from
+_unpack_lengths = Struct("<48xIBB").unpack_from
 
 
 class RecordInvalid(ValueError):
@@ -160,18 +161,22 @@ def check_layout(data: bytes, offset: int) -> None:
     be read without stepping outside it.
     """
     size = len(data)
-    if size < offset + HEAD_BYTES:
+    if size < offset + HEAD_BYTES + VALUE_HEAD_BYTES:
         raise RecordInvalid("a record is cut short")
     form, flags, entry_count, run_count, value_count = _unpack_head(data, offset)
+    position = offset + HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
+    if form == FORMAT and value_count == 1 and size >= position + VALUE_HEAD_BYTES:
+        length, _, type_length = _unpack_lengths(data, position)
+        if position + VALUE_HEAD_BYTES + length + type_length == size:
+            return
     if form != FORMAT:
         raise RecordInvalid(f"record format {form} is unknown here (known: {FORMAT})")
     if not value_count or (flags & LWW and (entry_count or run_count or value_count != 1)):
         raise RecordInvalid("a record's counts do not fit its kind")
-    position = offset + HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
     for _ in range(value_count):
         if position + VALUE_HEAD_BYTES > size:
             raise RecordInvalid("a record's value is cut short")
-        _, _, _, _, length, _, type_length, _ = _unpack_value(data, position)
+        length, _, type_length = _unpack_lengths(data, position)
         position += VALUE_HEAD_BYTES + length + type_length
     if position != size:
         raise RecordInvalid("a record's values do not end where it ends")
@@ -182,16 +187,35 @@ def supersedes(newer: bytes, older: bytes) -> bool:
 
     For siblings: its set of dots holds all of the other's. For lww: it wins, or is the same.
     """
-    _, flags, newer_entries, newer_runs, _ = _unpack_head(newer, 0)
-    _, older_flags, older_entries, older_runs, _ = _unpack_head(older, 0)
-    if flags & LWW or older_flags & LWW:
-        return order_of(newer) >= order_of(older)
-    if newer_entries == 1 and older_entries == 1 and not newer_runs and not older_runs:
-        # One coordinator has written this key all along: by far the most common case.
-        return newer[8:20] == older[8:20] and newer[20:24] >= older[20:24]
+    return supersedes_at(newer, 0, older, 0)
+
+
+def supersedes_at(newer: bytes, newer_offset: int, older: bytes, older_offset: int) -> bool:
+    """``supersedes`` for records that stand within larger bytes, and end where these end."""
+    _, flags, newer_entries, newer_runs, _ = _unpack_head(newer, newer_offset)
+    _, older_flags, older_entries, older_runs, _ = _unpack_head(older, older_offset)
+    if (flags | older_flags) & LWW:
+        return order_of(newer[newer_offset:]) >= order_of(older[older_offset:])
+    position = newer_offset + HEAD_BYTES
+    older_position = older_offset + HEAD_BYTES
+    if newer_entries == older_entries and not newer_runs and not older_runs:
+        # The same actors on both sides, by far the most common case: counters decide.
+        end = position + ENTRY_BYTES * newer_entries
+        while position < end:
+            entry = newer[position : position + ENTRY_BYTES]
+            older_entry = older[older_position : older_position + ENTRY_BYTES]
+            if entry != older_entry and (
+                entry < older_entry or entry[:ACTOR_BYTES] != older_entry[:ACTOR_BYTES]
+            ):
+                # Sets of equal size whose actors differ never descend from each other.
+                return False
+            position += ENTRY_BYTES
+            older_position += ENTRY_BYTES
+        return True
     return descends(
-        newer, HEAD_BYTES, newer_entries, newer_runs, older, HEAD_BYTES, older_entries, older_runs
-    )
+        newer, position, newer_entries, newer_runs,
+        older, older_position, older_entries, older_runs,
+    )  # fmt: skip
 
 
 def order_of(record: bytes) -> tuple[int, bytes]:
@@ -221,12 +245,35 @@ def next_record(record: bytes, value: bytes) -> bytes | None:
     position = find_entry(record, HEAD_BYTES, entry_count, value[:ACTOR_BYTES])
     if position < 0:
         return None
+    return _replaced(record, HEAD_BYTES, position, entry_count, value)
+
+
+def successor(data: bytes, offset: int, seen: bytes, last: bytes, value: bytes) -> bytes | None:
+    """What the record at ``offset`` becomes by a read-modify-write of its own last writer.
+
+    The shortcut of nearly every put: ``seen``, the writer's encoded set, is all that the record
+    has seen, and the dot ``last``, the last one minted here, stands in its vector; so ``value``,
+    under the dot after it, replaces everything. None where that is not so.
+    """
+    _, _, entry_count, run_count, _ = _unpack_head(data, offset)
+    start = offset + HEAD_BYTES
+    end = start + ENTRY_BYTES * entry_count
+    if run_count or data[start:end] != seen:
+        return None
+    position = data.find(last, start, end)
+    if position < 0 or (position - start) % ENTRY_BYTES:
+        return None
+    return _replaced(data, start, position, entry_count, value)
+
+
+def _replaced(data: bytes, start: int, position: int, entry_count: int, value: bytes) -> bytes:
+    """A record of the vector at ``start``, its entry at ``position`` raised, and ``value`` alone."""
     return b"".join(
         (
             _pack_head(FORMAT, _flags_of(value), entry_count, 0, 1),
-            record[HEAD_BYTES:position],
+            data[start:position],
             value[:DOT_BYTES],
-            record[position + DOT_BYTES : HEAD_BYTES + ENTRY_BYTES * entry_count],
+            data[position + DOT_BYTES : start + ENTRY_BYTES * entry_count],
             value,
         )
     )

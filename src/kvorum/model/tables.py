@@ -122,11 +122,12 @@ class TableRegistry:
     Two registries that have merged the same settings, in whatever order, are equal.
     """
 
-    __slots__ = ("_by_id", "_by_name", "_live")
+    __slots__ = ("_by_id", "_by_name", "_dropped", "_live")
 
     def __init__(self, known: Iterable[TableSettings] = ()) -> None:
         self._by_id: dict[bytes, TableSettings] = {}
         self._live: dict[bytes, TableSettings] = {}
+        self._dropped: dict[bytes, None] = {}
         self._by_name: dict[str, list[bytes]] = {}  # live ids, ascending; more than one: conflict
         for settings in known:
             self.merge(settings)
@@ -141,7 +142,9 @@ class TableRegistry:
         self._by_id[settings.id] = settings
         if held is not None and not held.dropped:
             self._forget_name(held)
-        if not settings.dropped:
+        if settings.dropped:
+            self._dropped[settings.id] = None
+        else:
             self._live[settings.id] = settings
             ids = self._by_name.setdefault(settings.name, [])
             ids.append(settings.id)
@@ -158,6 +161,10 @@ class TableRegistry:
     def live(self, table_id: bytes) -> TableSettings | None:
         """Return a table by its id, unless it is unknown or dropped. For every request."""
         return self._live.get(table_id)
+
+    def has_dropped(self, table_id: bytes) -> bool:
+        """Tell whether an id has been ended. For every record that a peer sends."""
+        return table_id in self._dropped
 
     def by_id(self, table_id: bytes) -> TableSettings | None:
         """Return what is known of an id, dropped or not."""

@@ -44,7 +44,7 @@ class Forwarded:
         self.client = client
         self.request = request  # the client's number
         self.payload = payload
-        self.order = order  # owners not yet tried, best first
+        self.order = order  # owners not yet tried, the best last
         self.started_at = started_at
         self.number = 0  # ours; 0: not sent yet
         self.target = 0
@@ -69,7 +69,7 @@ class Forwarder:
         self._clock_offsets: dict[int, int] = {}  # target -> its steady clock less ours
 
     def forward(self, client: ClientPort, request: int, payload: bytes, order: list[int]) -> None:
-        """Relay a request to the first of ``order`` that can be reached."""
+        """Relay a request to the last of ``order``, the best, or whichever can be reached."""
         forwarded = Forwarded(client, request, payload, order, self._env.now)
         self._env.counters.forwarded += 1
         self._open.append(forwarded)
@@ -79,7 +79,7 @@ class Forwarder:
         if not forwarded.order:
             self._refuse(forwarded, "no owner of the key's partition answers this node")
             return
-        target = forwarded.order.pop(0)
+        target = forwarded.order.pop()
         forwarded.target = target
         port = self._env.forward(target)
         if port is None:

@@ -16,7 +16,6 @@ from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
     RecordInvalid,
     check_layout,
-    head_of,
     highest_clock,
     supersedes,
     values_offset,
@@ -24,6 +23,7 @@ from kvorum.model.record import (
 from kvorum.model.siblings import encode_shown, merge, needs_showing
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.ports import Mender, Reader
+from kvorum.protocol.replica_set import Owner, ReplicaSet
 from kvorum.wire.link import ELSEWHERE, MALFORMED, Asker
 from kvorum.wire.requests import (
     FOUND,
@@ -35,6 +35,7 @@ from kvorum.wire.requests import LWW as ANSWER_LWW
 
 NO_GENERATION: Final = 0
 EMPTY: Final = b""
+NO_RECORD: Final = b"\1\0\0\0\0\0\0\0"  # one that has seen nothing
 
 
 class RepairWatch(Asker):
@@ -55,30 +56,28 @@ class RepairWatch(Asker):
 class GetCoordinator(Asker):
     """One get, until every replica it asked has answered or been lost.
 
-    ``versions`` remembers what each replica answered, so that a slow one which answers after
-    the client has been served is mended as well.
+    ``versions`` remembers what each replica answered until the client has been served; one that
+    answers later is mended as well.
     """
 
     __slots__ = (
-        "answered", "answered_mask", "asked", "client", "env", "epoch", "failed", "judges_expiry",
-        "key", "me", "mender", "merged", "order", "own", "owners", "partition_key", "r",
-        "reader", "request", "resolution", "started_at", "versions", "watch",
+        "answered", "answered_mask", "asked", "client", "env", "failed", "judges_expiry", "key",
+        "mender", "merged", "order", "own", "partition_key", "r", "reader", "replicas",
+        "request", "resolution", "started_at", "versions", "watch",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, client: ClientPort, request: int, me: int, key: bytes,
-        partition_key: bytes, owners: tuple[int, ...], epoch: int, r: int, resolution: int,
-        mender: Mender, watch: RepairWatch, reader: Reader | None, judges_expiry: bool,
+        self, env: Environment, client: ClientPort, request: int, key: bytes,
+        partition_key: bytes, replicas: ReplicaSet, r: int, resolution: int, mender: Mender,
+        watch: RepairWatch, reader: Reader | None, judges_expiry: bool,
     ) -> None:  # fmt: skip
         self.wants_disk = False
         self.env = env
         self.client = client
         self.request = request
-        self.me = me
         self.key = key
         self.partition_key = partition_key
-        self.owners = owners
-        self.epoch = epoch
+        self.replicas = replicas
         self.r = r
         self.resolution = resolution
         self.mender = mender
@@ -88,40 +87,44 @@ class GetCoordinator(Asker):
         self.started_at = env.now
         self.answered = False
         self.merged = EMPTY  # what is known so far; empty: no record anywhere yet
-        self.own: bytes | None = None  # our own copy; None: absent, empty: damaged or not read
+        self.own: bytes | None = None  # our own copy; None: absent, empty: damaged
         self.asked = 0
         self.answered_mask = 0
         self.failed = 0
-        self.order: list[int] = []  # owners not yet asked, best first
+        self.order: list[Owner] = []  # owners not yet asked, the best last
         self.versions: list[tuple[int, bytes]] = []
 
-    def start(self, own: bytes | None, order: list[int]) -> None:
+    def start(self, own: bytes | None) -> None:
         """Count the own copy, unless it is damaged, and ask as many others as ``r`` wants."""
         self.own = own
-        self.order = order
-        bit = 1 << self.owners.index(self.me)
+        bit = self.replicas.my_bit
         self.asked = bit
-        if own is None:
+        missing = self.r
+        if own or own is None:
             self.answered_mask = bit
-        elif own:
-            self.answered_mask = bit
-            self.merged = own
+            missing -= 1
+            if own:
+                self.merged = own
         else:
             self.failed = bit
-        missing = self.r - self.answered_mask.bit_count()
-        while missing > 0 and self._ask_next():
-            missing -= 1
-        self._judge()
+        if missing:
+            self.order = self.replicas.ranked()
+            while missing > 0 and self._ask_next():
+                missing -= 1
+            if missing > 0:
+                self._judge()
+        else:
+            self._answer()
 
     def _ask_next(self) -> bool:
         """Ask the next owner that can be asked; False if there is none."""
-        while self.order:
-            peer = self.order.pop(0)
-            bit = 1 << self.owners.index(peer)
-            self.asked |= bit
-            if self.env.links[peer].get(self.key, self.epoch, NO_GENERATION, self):
+        order = self.order
+        while order:
+            owner = order.pop()
+            self.asked |= owner.bit
+            if owner.link.get(self.key, self.replicas.epoch, NO_GENERATION, self):
                 return True
-            self.failed |= bit
+            self.failed |= owner.bit
         return False
 
     def on_ok(self, peer: int) -> None:
@@ -146,26 +149,33 @@ class GetCoordinator(Asker):
         self._take(peer, record)
 
     def _take(self, peer: int, record: bytes) -> None:
-        self.answered_mask |= 1 << self.owners.index(peer)
-        if not self.answered:
-            self.versions.append((peer, record))
-            if self.answered_mask.bit_count() >= self.r:
-                self._answer()
-        elif record != self.merged:
-            self._repair(peer)
+        self.answered_mask |= self.replicas.bits[peer]
+        if self.answered:
+            if record != self.merged:
+                self._repair(peer)
+            return
+        self.versions.append((peer, record))
+        if self.answered_mask.bit_count() >= self.r:
+            self._answer()
+
+    def _owner(self, peer: int) -> Owner:
+        for owner in self.replicas.others:
+            if owner.member == peer:
+                return owner
+        raise AssertionError("an answer came from a node that was not asked")
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
-        if status == ELSEWHERE and self.env.large_links[peer].get(
-            self.key, self.epoch, NO_GENERATION, self
-        ):
-            return
+        if status == ELSEWHERE:
+            link = self._owner(peer).large_link
+            if link.get(self.key, self.replicas.epoch, NO_GENERATION, self):
+                return
         self._fail(peer)
 
     def on_lost(self, peer: int) -> None:
         self._fail(peer)
 
     def _fail(self, peer: int) -> None:
-        self.failed |= 1 << self.owners.index(peer)
+        self.failed |= self.replicas.bits[peer]
         if not self.answered:
             self._ask_next()
             self._judge()
@@ -215,28 +225,32 @@ class GetCoordinator(Asker):
 
     def _answer_client(self) -> None:
         merged = self.merged
-        replicas = b""
-        bit = 1
-        for owner in self.owners:
-            if self.answered_mask & bit:
-                replicas += owner.to_bytes(2, "little")
-            bit <<= 1
+        replicas = self.replicas
+        names = replicas.names(self.answered_mask)
         flags = ANSWER_LWW if self.resolution == Resolution.LWW else 0
         if not merged:
-            empty = context_of_record(self.key, b"\0\0\0\0\0\0\0\0", 0)
-            frame = get_ok_frame(self.request, flags, self.me, replicas, empty, 0, b"")
+            empty = context_of_record(self.key, NO_RECORD, 0)
+            frame = get_ok_frame(self.request, flags, replicas.me, names, empty, 0, b"")
             self.client.send(frame)
             return
-        context = context_of_record(self.key, merged, highest_clock(merged))
         shown = merged
         if needs_showing(merged):
             shown = encode_shown(merged, self.env.wall if self.judges_expiry else 0)
-        count = head_of(shown)[4]
+        context = context_of_record(self.key, merged, highest_clock(merged))
+        count = shown[6] | shown[7] << 8
         if count > 1:
             self.env.counters.siblings_seen += 1
-        values = shown[values_offset(shown) :]
-        frame = get_ok_frame(self.request, flags | FOUND, self.me, replicas, context, count, values)
-        self.client.send(frame)
+        self.client.send(
+            get_ok_frame(
+                self.request,
+                flags | FOUND,
+                replicas.me,
+                names,
+                context,
+                count,
+                shown[values_offset(shown) :],
+            )
+        )
 
     def _mend(self) -> None:
         """Give every replica that answered with less what it lacks, ourselves first."""
@@ -256,7 +270,8 @@ class GetCoordinator(Asker):
 
     def _repair(self, peer: int) -> None:
         env = self.env
+        owner = self._owner(peer)
         env.counters.read_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)
-        links = env.large_links if len(holding) > env.large_bytes else env.links
-        links[peer].put(self.key, holding, self.epoch, NO_GENERATION, self.watch)
+        link = owner.large_link if len(holding) > env.large_bytes else owner.link
+        link.put(self.key, holding, self.replicas.epoch, NO_GENERATION, self.watch)

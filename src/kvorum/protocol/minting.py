@@ -19,7 +19,15 @@ rules that keep dots unique for ever (architecture, dots are never reused):
 from typing import Final
 
 from kvorum.model.clock import HybridClock
-from kvorum.model.context import context_clock, context_seen, same_seen
+from kvorum.model.context import HEAD_BYTES as CONTEXT_HEAD_BYTES
+from kvorum.model.context import (
+    ContextInvalid,
+    check_context,
+    context_clock,
+    context_seen,
+    same_seen,
+)
+from kvorum.model.holding import HEAD_BYTES as HOLDING_HEAD_BYTES
 from kvorum.model.holding import NO_OWN, own_dot, pack_holding, partition_key_of, record_of
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
@@ -29,6 +37,7 @@ from kvorum.model.record import (
     highest_clock,
     next_record,
     pack_value,
+    successor,
 )
 from kvorum.model.siblings import update, update_lww
 from kvorum.model.tables import TableSettings
@@ -84,12 +93,49 @@ class Minter:
     ) -> int:  # fmt: skip
         """Write one value here; ``MINTED``, or the code of a refusal, with ``refusal`` saying why.
 
-        ``context`` is checked already, or empty; ``ttl`` in microseconds, 0 for none.
+        ``context`` is what the client sent, or empty; ``ttl`` in microseconds, 0 for none.
         """
         store = self._store
         if not self.confirmed:
             self._draw_unconfirmed()
+        env = self._env
         held = store.get(key)
+        if held and context and table.resolution != Resolution.LWW:
+            # The usual read-modify-write, without taking anything apart.
+            offset = HOLDING_HEAD_BYTES + len(partition_key)
+            own = held[4:HOLDING_HEAD_BYTES]
+            counter = counter_of(own)
+            if (
+                own[:8] == store.store_id
+                and counter < COUNTER_MAX
+                and held[HOLDING_HEAD_BYTES:offset] == partition_key
+            ):
+                clock = self.clock.tick(env.wall)
+                dot = make_dot(own[:ACTOR_BYTES], counter + 1)
+                expiry = env.wall + ttl if ttl and not tombstone else 0
+                encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
+                made = successor(held, offset, context[CONTEXT_HEAD_BYTES:-4], own, encoded)
+                if made is not None:
+                    # The context equals what is held, so there is nothing in it to check.
+                    self._write(key, partition_key, dot, made, clock)
+                    return MINTED
+        return self._mint_slowly(
+            key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
+        )
+
+    def _write(self, key: bytes, partition_key: bytes, dot: bytes, made: bytes, clock: int) -> None:
+        self._store.put(key, pack_holding(dot, partition_key, made))
+        self.sent = pack_holding(NO_OWN, partition_key, made)
+        self.dot = dot
+        self.record = made
+        self.value_clock = clock
+
+    def _mint_slowly(
+        self, key: bytes, partition_key: bytes, table: TableSettings, context: bytes,
+        tombstone: bool, ttl: int, put_id: bytes, content_type: bytes, value: bytes,
+        held: bytes | None,
+    ) -> int:  # fmt: skip
+        """``mint``, whatever is held and whatever the context says."""
         record = b""
         own = NO_OWN
         if held:
@@ -98,36 +144,33 @@ class Minter:
                 return BAD_REQUEST
             record = record_of(held)
             own = own_dot(held)
-        if len(context) > CONTEXT_BYTES_USUAL and not self._is_bounded(record, context):
-            return TOO_LARGE
-        own = self._live_dot(own, record, context)
+        if context:
+            try:
+                check_context(key, context)
+            except ContextInvalid as error:
+                self.refusal = str(error)
+                return BAD_CONTEXT
+            if len(context) > CONTEXT_BYTES_USUAL and not self._is_bounded(record, context):
+                return TOO_LARGE
+        wall = self._env.wall
+        dot = self._live_dot(own, record, context)
         lww = table.resolution == Resolution.LWW
         if lww:
-            floor = highest_clock(record) if record else 0
-            if context:
-                floor = max(floor, context_clock(context))
-            if self.clock.is_ahead(floor, self._env.wall + self.clock.lease_span):
-                self.refusal = "the context's time lies too far ahead of this node's clock"
-                return BAD_CONTEXT
-            clock = self.clock.tick_above(self._env.wall, floor)
-            if clock > self.clock.lease:
-                self.refusal = "this node's clock lease is not on disk yet; try again"
-                return OVERLOADED
+            code = self._tick_lww(record, context)
+            if code != MINTED:
+                return code
+            clock = self.clock.last
         else:
-            clock = self.clock.tick(self._env.wall)
-        expiry = self._env.wall + ttl if ttl and not tombstone else 0
-        encoded = pack_value(own, clock, expiry, put_id, tombstone, content_type, value)
+            clock = self.clock.tick(wall)
+        expiry = wall + ttl if ttl and not tombstone else 0
+        encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
         if lww:
             made = update_lww(record or None, encoded)
         else:
             made = self._with_siblings(record, context, encoded)
             if head_of(made)[4] > 1 and not self._fits(record, made, table):
                 return TOO_MANY_SIBLINGS if "siblings" in self.refusal else TOO_LARGE
-        store.put(key, pack_holding(own, partition_key, made))
-        self.dot = own
-        self.record = made
-        self.value_clock = clock
-        self.sent = pack_holding(NO_OWN, partition_key, made)
+        self._write(key, partition_key, dot, made, clock)
         return MINTED
 
     def _is_bounded(self, record: bytes, context: bytes) -> bool:
@@ -142,6 +185,20 @@ class Minter:
             return True
         self.refusal = "the context has more gaps than a record can hold: read the key again"
         return False
+
+    def _tick_lww(self, record: bytes, context: bytes) -> int:
+        """Draw a clock above the record's and the context's, within the lease on disk."""
+        floor = highest_clock(record) if record else 0
+        if context:
+            floor = max(floor, context_clock(context))
+        clock = self.clock
+        if clock.is_ahead(floor, self._env.wall + clock.lease_span):
+            self.refusal = "the context's time lies too far ahead of this node's clock"
+            return BAD_CONTEXT
+        if clock.tick_above(self._env.wall, floor) > clock.lease:
+            self.refusal = "this node's clock lease is not on disk yet; try again"
+            return OVERLOADED
+        return MINTED
 
     def _live_dot(self, own: bytes, record: bytes, context: bytes) -> bytes:
         """The dot to mint next: of the own actor while that is valid, else of a new one."""

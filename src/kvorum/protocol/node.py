@@ -104,7 +104,6 @@ class Node:
         self.tables = Tables(env, store, ring, self.timers, me, self._tick)
         self.replica = Replica(
             env, store, self.minter, ring, self.tables.registry, me, config.large_bytes,
-            config.partition_key_bytes_max,
         )  # fmt: skip
         self.forwarder = Forwarder(env)
         self.requests = Requests(
@@ -123,7 +122,7 @@ class Node:
 
     def _clock_floor(self) -> int:
         """Above what the hybrid clock begins: the last clock of a clean stop, or the lease."""
-        if self.store.clean_start:
+        if self.store.clean_start and self.store.last_clock:
             return self.store.last_clock
         lease = self.store.get(KEY_LEASE)
         return int.from_bytes(lease, "big") if lease else 0
@@ -203,6 +202,8 @@ class Node:
 
     def on_data_open(self, member: int) -> None:
         """Our data connection to ``member`` stands, and its link is open."""
+        volatile = self.peering.volatile.get(member, False)
+        self.requests.replica_sets.learn_volatile(member, volatile)
         self.env.counters.peer_connects += 1
         self.env.report("peer_connected", member=member)
         self.requests.on_peer_open(member)

@@ -125,8 +125,8 @@ class Peering:
         return Welcome(
             min(PROTOCOL_VERSION, hello.version_max), cluster, self._me, self._name,
             self.own_start(), self._env.wall, remembered, self._store.volatile,
-            self._ring.epoch, self._config.client_frame_bytes_max, self._config.retry_window_ms * 1000,
-            self._software, self.steady,
+            self._ring.epoch, self._config.client_frame_bytes_max,
+            self._config.retry_window_ms * 1000, self._software, self.steady,
         )  # fmt: skip
 
     def _judge_node(self, hello: Hello) -> Reject | None:

@@ -17,18 +17,12 @@ from typing import Final
 
 from kvorum.model.context import context_of_record, context_of_seen
 from kvorum.model.quorum import ENOUGH, NEVER, put_verdict
-from kvorum.model.record import head_of
+from kvorum.model.record import LWW
 from kvorum.model.siblings import context_after_put
 from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.replica_set import Owner, ReplicaSet
 from kvorum.wire.link import LATER, Asker
-from kvorum.wire.requests import (
-    LEVEL_DISK,
-    LEVEL_MEMORY,
-    LEVEL_OS,
-    pack_ack,
-    put_ok_frame,
-    unknown_frame,
-)
+from kvorum.wire.requests import LEVEL_MEMORY, LEVEL_OS, put_ok_frame, unknown_frame
 
 NO_GENERATION: Final = 0
 
@@ -36,77 +30,67 @@ NO_GENERATION: Final = 0
 class PutCoordinator(Asker):
     """One put, from its dot to the last owner's answer.
 
-    Owners are numbered by their place in ``owners``; every fact about them is a bit mask over
-    these places. The put is *answered* once its client has been told; it is remembered longer,
-    by the ledger, in case the client asks again under the same id.
+    Every fact about the owners is a bit mask over their places. The put is *answered* once its
+    client has been told; it is remembered longer, by the ledger, in case the client asks again
+    under the same id.
     """
 
     __slots__ = (
-        "acked", "answered", "client", "disk_needed", "dot", "env", "epoch", "failed", "key",
-        "level", "lost", "me", "ok", "on_disk_mask", "owners", "position", "record", "request",
-        "sent", "started_at", "value_clock", "volatile", "w",
+        "acked", "answered", "client", "disk_needed", "dot", "env", "failed", "key", "level",
+        "lost", "on_disk_mask", "record", "replicas", "request", "sent", "started_at",
+        "value_clock", "w",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, client: ClientPort, request: int, me: int, key: bytes,
-        owners: tuple[int, ...], epoch: int, w: int, disk_needed: int, volatile: int,
-        durability_none: bool,
+        self, env: Environment, client: ClientPort, request: int, key: bytes,
+        replicas: ReplicaSet, w: int, disk_needed: int, level: int,
+        record: bytes, sent: bytes, dot: bytes, value_clock: int,
     ) -> None:  # fmt: skip
+        """The dot is minted. ``level`` is that of acks without a mark."""
+        self.wants_disk = disk_needed > 0
         self.env = env
         self.client = client
         self.request = request
-        self.me = me
         self.key = key
-        self.owners = owners
-        self.epoch = epoch
+        self.replicas = replicas
         self.w = w
         self.disk_needed = disk_needed
-        self.wants_disk = disk_needed > 0
-        self.volatile = volatile  # owners that keep nothing on a disk
+        self.level = level
+        self.record = record
+        self.sent = sent  # the holding as it travels
+        self.dot = dot
+        self.value_clock = value_clock
         self.started_at = env.now
-        self.acked = 0
+        self.acked = replicas.my_bit
         self.on_disk_mask = 0
         self.failed = 0  # owners that refused
         self.lost = 0  # owners to be asked again when their connection is back
         self.answered = False
-        self.ok = False
-        self.level = LEVEL_MEMORY if durability_none else LEVEL_OS  # of acks without a mark
-        self.dot = b""
-        self.record = b""
-        self.sent = b""
-        self.value_clock = 0
-        self.position = 0  # of our own write in the log
 
-    def start(self, record: bytes, sent: bytes, dot: bytes, value_clock: int) -> None:
-        """The dot is minted: count the own write, ask the other owners."""
-        self.record = record
-        self.sent = sent
-        self.dot = dot
-        self.value_clock = value_clock
-        bit = 1
-        for owner in self.owners:
-            if owner == self.me:
-                self.acked |= bit
-            else:
-                self._ask(owner, bit)
-            bit <<= 1
-        self.judge()
+    def start(self) -> None:
+        """Ask the other owners; the own write counts already."""
+        sent = self.sent
+        large = len(sent) > self.env.large_bytes
+        epoch = self.replicas.epoch
+        for owner in self.replicas.others:
+            link = owner.large_link if large else owner.link
+            if not link.put(self.key, sent, epoch, NO_GENERATION, self):
+                self.lost |= owner.bit
+        if self.w == 1 and not self.answered:
+            self.judge()
 
-    def _ask(self, owner: int, bit: int) -> None:
-        env = self.env
-        links = env.large_links if len(self.sent) > env.large_bytes else env.links
-        if not links[owner].put(self.key, self.sent, self.epoch, NO_GENERATION, self):
-            self.lost |= bit
+    def _ask(self, owner: Owner) -> None:
+        link = owner.large_link if len(self.sent) > self.env.large_bytes else owner.link
+        if not link.put(self.key, self.sent, self.replicas.epoch, NO_GENERATION, self):
+            self.lost |= owner.bit
 
-    def ask_again(self, owner: int) -> None:
-        """The owner's connection is back; give it what it may have missed."""
-        if owner not in self.owners:
-            return
-        bit = 1 << self.owners.index(owner)
-        if self.lost & bit:
-            self.lost &= ~bit
-            self.env.counters.resent_puts += 1
-            self._ask(owner, bit)
+    def ask_again(self, member: int) -> None:
+        """The member's connection is back; give it what it may have missed."""
+        for owner in self.replicas.others:
+            if owner.member == member and self.lost & owner.bit:
+                self.lost &= ~owner.bit
+                self.env.counters.resent_puts += 1
+                self._ask(owner)
 
     def resume(self, client: ClientPort, request: int) -> None:
         """The same put has arrived again: mint nothing, replicate again, answer as ever."""
@@ -114,41 +98,46 @@ class PutCoordinator(Asker):
         self.request = request
         self.answered = False
         self.started_at = self.env.now
-        bit = 1
-        for owner in self.owners:
-            if owner != self.me and not (self.acked | self.lost) & bit:
-                self.failed &= ~bit
-                self._ask(owner, bit)
-            bit <<= 1
+        for owner in self.replicas.others:
+            if not (self.acked | self.lost) & owner.bit:
+                self.failed &= ~owner.bit
+                self._ask(owner)
         self.judge()
 
     def on_ok(self, peer: int) -> None:
-        self.acked |= 1 << self.owners.index(peer)
+        self.acked |= self.replicas.bits[peer]
         if not self.answered:
             self.judge()
 
     def on_disk(self, peer: int) -> None:
-        self.on_disk_mask |= 1 << self.owners.index(peer)
+        self.on_disk_mask |= self.replicas.bits[peer]
+        if not self.answered:
+            self.judge()
+
+    def on_own_disk(self) -> None:
+        """The own write is on the disk."""
+        self.on_disk_mask |= self.replicas.my_bit
         if not self.answered:
             self.judge()
 
     def on_record(self, peer: int, generation: int, record: bytes) -> None:
-        self.on_refusal(peer, LATER, b"")
+        """No answer to a put: whoever sends it has not taken the write."""
+        self.on_refusal(peer, 0, b"")
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
-        bit = 1 << self.owners.index(peer)
         if status == LATER:
-            self._ask(peer, bit)
+            for owner in self.replicas.others:
+                if owner.member == peer:
+                    self._ask(owner)
             return
-        self.failed |= bit
+        self.failed |= self.replicas.bits[peer]
         if not self.answered:
             self.judge()
 
     def on_lost(self, peer: int) -> None:
-        bit = 1 << self.owners.index(peer)
-        if self.answered or self.acked & self.on_disk_mask & bit:
-            return
-        self.lost |= bit
+        bit = self.replicas.bits[peer]
+        if not (self.answered or self.acked & self.on_disk_mask & bit):
+            self.lost |= bit
 
     def judge(self) -> None:
         """Answer, if there is an answer."""
@@ -160,11 +149,12 @@ class PutCoordinator(Asker):
                 return
             if not self.failed:
                 return
-        everyone = (1 << len(self.owners)) - 1
+        replicas = self.replicas
+        everyone = (1 << len(replicas.owners)) - 1
         pending = everyone & ~self.failed & ~acked
         # An owner that was lost may be back before the deadline, so only refusals are final.
         verdict = put_verdict(
-            acked, self.on_disk_mask, pending, self.volatile, self.w, self.disk_needed
+            acked, self.on_disk_mask, pending, replicas.volatile, self.w, self.disk_needed
         )
         if verdict == ENOUGH:
             self._answer_ok()
@@ -178,40 +168,24 @@ class PutCoordinator(Asker):
 
     def _answer_ok(self) -> None:
         self.answered = True
-        self.ok = True
-        env = self.env
-        env.counters.puts_ok += 1
+        self.env.counters.puts_ok += 1
         client = self.client
         client.in_flight -= 1
         if client.closed:
             return
-        if head_of(self.record)[4] == 1:
-            context = context_of_record(self.key, self.record, self.value_clock)
+        record = self.record
+        if record[6:8] == b"\1\0" or record[1] & LWW:
+            context = context_of_record(self.key, record, self.value_clock)
         else:
-            seen = context_after_put(self.record, self.dot)
+            seen = context_after_put(record, self.dot)
             context = context_of_seen(self.key, seen, self.value_clock)
-        client.send(put_ok_frame(self.request, self.me, self.w, self._acks(), context))
-
-    def _acks(self) -> bytes:
-        """Who holds the write, and how durably."""
-        acks = b""
-        bit = 1
-        for owner in self.owners:
-            if self.acked & bit:
-                if self.on_disk_mask & bit:
-                    level = LEVEL_DISK
-                elif self.volatile & bit:
-                    level = LEVEL_MEMORY
-                else:
-                    level = self.level
-                acks += pack_ack(owner, level, 0)
-            bit <<= 1
-        return acks
+        replicas = self.replicas
+        acks = replicas.acks(self.acked, self.on_disk_mask, self.level)
+        client.send(put_ok_frame(self.request, replicas.me, self.w, acks, context))
 
     def _answer_unknown(self, why: str) -> None:
         self.answered = True
-        env = self.env
-        env.counters.puts_unknown += 1
+        self.env.counters.puts_unknown += 1
         self.client.in_flight -= 1
         if self.client.closed:
             return
@@ -221,3 +195,6 @@ class PutCoordinator(Asker):
             "it may survive or not"
         )
         self.client.send(unknown_frame(self.request, text))
+
+
+assert LEVEL_MEMORY < LEVEL_OS

@@ -9,16 +9,15 @@ and the next good record heals it.
 from struct import error as StructError
 from typing import Final
 
-from kvorum.model.hashing import table_of_engine_key
 from kvorum.model.holding import (
     HEAD_BYTES,
     NO_OWN,
-    check_holding,
+    checked_record_offset,
     own_dot,
     record_offset,
     with_own,
 )
-from kvorum.model.record import LWW, RecordInvalid, check_layout, supersedes
+from kvorum.model.record import LWW, RecordInvalid, supersedes_at
 from kvorum.model.ring import Ring
 from kvorum.model.siblings import merge
 from kvorum.model.tables import TableRegistry
@@ -45,13 +44,13 @@ class Replica(Answers):
     """This node's own copies, towards coordinators and towards its own gets."""
 
     __slots__ = (
-        "_buffer", "_env", "_large_bytes", "_me", "_minter", "_partition_key_bytes_max",
-        "_store", "_tables", "ring",
+        "_buffer", "_env", "_large_bytes", "_me", "_minter", "_refusal", "_store", "_tables",
+        "ring",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, store: Store, minter: Minter, ring: Ring, tables: TableRegistry,
-        me: int, large_bytes: int, partition_key_bytes_max: int,
+        me: int, large_bytes: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self._env = env
@@ -61,78 +60,73 @@ class Replica(Answers):
         self._tables = tables
         self._me = me
         self._large_bytes = large_bytes
-        self._partition_key_bytes_max = partition_key_bytes_max
+        self._refusal = ""  # why nothing can be written in this batch
         self.ring = ring
 
+    def begin(self) -> None:
+        """A batch follows: what holds for all of it is looked at once."""
+        self._refusal = self._buffer.refusal
+
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
-        counters = self._env.counters
-        problem = self._why_not(key, holding)
-        if problem:
-            counters.replica_refusals += 1
-            return problem
-        counters.replica_puts += 1
-        self.keep(key, holding)
+        if (
+            self._refusal
+            or self._me not in self.ring.owners_of_engine_key(key)
+            or self._tables.has_dropped(key[17:25])
+        ):
+            return self._refuse(key)
+        try:
+            offset = checked_record_offset(holding)
+        except (RecordInvalid, StructError) as error:
+            self._env.counters.replica_refusals += 1
+            self.payload = str(error).encode()
+            return MALFORMED
+        self._env.counters.replica_puts += 1
+        held = self._store.get(key)
+        if not held:
+            self._store.put(key, holding)
+        elif held != holding:
+            self._merge(key, held, holding, offset)
         # Also when nothing changed: what is held may still be on its way to the disk.
         self.position = self._buffer.position
         return OK
 
-    def _why_not(self, key: bytes, holding: bytes) -> int:
-        """A refusal's status, with ``payload`` set; or ``OK``."""
-        refusal = self._buffer.refusal
-        if refusal:
-            self.payload = refusal.encode()
+    def _refuse(self, key: bytes) -> int:
+        self._env.counters.replica_refusals += 1
+        if self._refusal:
+            self.payload = self._refusal.encode()
             return UNWRITABLE
         if self._me not in self.ring.owners_of_engine_key(key):
             self.payload = b"this node does not own the key's partition"
-            return NOT_TAKEN
-        table = self._tables.by_id(table_of_engine_key(key))
-        if table is not None and table.dropped:
+        else:
             self.payload = b"the table has been dropped"
-            return NOT_TAKEN
-        text = check_holding(holding, self._partition_key_bytes_max)
-        if not text:
-            try:
-                check_layout(holding, record_offset(holding))
-            except (RecordInvalid, StructError) as error:
-                text = str(error)
-        if text:
-            self.payload = text.encode()
-            return MALFORMED
-        return OK
+        return NOT_TAKEN
 
-    def keep(self, key: bytes, holding: bytes) -> bool:
-        """Merge a received holding (without own actor) into ours; True if that changed ours."""
+    def keep(self, key: bytes, holding: bytes) -> None:
+        """Merge a holding (without own actor) into ours."""
         held = self._store.get(key)
         if not held:
             self._store.put(key, holding)
-            return True
-        if held == holding:
-            return False
+        elif held != holding:
+            self._merge(key, held, holding, record_offset(holding))
+
+    def _merge(self, key: bytes, held: bytes, holding: bytes, offset: int) -> None:
         own = own_dot(held)
-        offset = record_offset(holding)
-        record = holding[offset:]
-        ours = held[offset:]
-        if record_offset(held) != offset or held[HEAD_BYTES:offset] != holding[HEAD_BYTES:offset]:
+        if held[HEAD_BYTES:offset] != holding[HEAD_BYTES:offset] or record_offset(held) != offset:
             # Two partition keys under one 192-bit keyed hash: beyond belief, so a damaged sender.
             self._env.report("key_mismatch", engine_key=key.hex())
-            return False
+            return
         if own != NO_OWN:
-            self._minter.check_received(own, record)
-        if record == ours:
-            return False
-        if supersedes(record, ours):
+            self._minter.check_received(own, holding[offset:])
+        if supersedes_at(holding, offset, held, offset):
             self._store.put(key, holding if own == NO_OWN else with_own(holding, own))
-            return True
-        if supersedes(ours, record):
-            if record[1] & LWW:
+            return
+        if supersedes_at(held, offset, holding, offset):
+            if holding[offset + 1] & LWW:
                 self._env.counters.lww_dropped += 1
-            return False
+            return
         self._env.counters.replica_merges += 1
-        merged = merge(ours, record)
-        if merged == ours:
-            return False
+        merged = merge(held[offset:], holding[offset:])
         self._store.put(key, held[:offset] + merged)
-        return True
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
         self._env.counters.replica_gets += 1

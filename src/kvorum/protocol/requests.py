@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 from kvorum.config import NodeConfig
-from kvorum.model.context import ContextInvalid, check_context, context_of_record
+from kvorum.model.context import context_of_record
 from kvorum.model.hashing import TableLocator
 from kvorum.model.quorum import Resolution, disk_acks_needed, put_shortage, shortage_text
 from kvorum.model.record import highest_clock
@@ -22,16 +22,19 @@ from kvorum.protocol.get import GetCoordinator, RepairWatch
 from kvorum.protocol.ledger import Ledger
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.peering import Peering
+from kvorum.protocol.ports import Reader
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.replica import OwnCopy, Replica
+from kvorum.protocol.replica_set import ReplicaSet, ReplicaSets
 from kvorum.storage.store import Store
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.requests import (
-    BAD_CONTEXT,
     BAD_REQUEST,
     DEFAULT,
     FORWARDED,
     GET_HEAD_BYTES,
+    LEVEL_MEMORY,
+    LEVEL_OS,
     NOT_OWNER,
     OVERLOADED,
     PUT_HEAD_BYTES,
@@ -46,8 +49,6 @@ from kvorum.wire.requests import (
     unpack_put,
 )
 
-SILENT_RANK: Final = 1 << 40  # ranks a silent peer behind all that answer
-GONE_RANK: Final = 1 << 41
 TTL_MAX: Final = LONGEST_TTL_SECONDS * 1_000_000
 
 
@@ -55,9 +56,9 @@ class Requests(Finisher):
     """Takes clients' requests for one node."""
 
     __slots__ = (
-        "_buffer", "_config", "_env", "_forwarder", "_locators", "_me", "_minter", "_own_copy", "_own_disk",
-        "_peering", "_registry", "_replica", "_request_timeout", "_retry_window", "_ring",
-        "_store", "_watch", "clock_is_off", "ledger", "open",
+        "_buffer", "_config", "_env", "_forwarder", "_locators", "_minter", "_own_copy",
+        "_own_disk", "_peering", "_registry", "_replica", "_request_timeout", "_retry_window",
+        "_ring", "_store", "_watch", "clock_is_off", "ledger", "open", "replica_sets",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,6 @@ class Requests(Finisher):
         self._buffer = store.buffer
         self._ring = ring
         self._config = config
-        self._me = me
         self._minter = minter
         self._replica = replica
         self._own_copy = OwnCopy(replica, store)
@@ -85,6 +85,7 @@ class Requests(Finisher):
         self.ledger = Ledger(self._retry_window, config.remembered_puts_max)
         # Begun and perhaps answered, in order of their start; swept from the head.
         self.open: deque[PutCoordinator | GetCoordinator] = deque()
+        self.replica_sets = ReplicaSets(env, ring, me, store.volatile)
         self._own_disk: deque[tuple[int, PutCoordinator]] = deque()
 
     # Puts.
@@ -118,27 +119,22 @@ class Requests(Finisher):
             return
         partition_key = payload[PUT_HEAD_BYTES:key_end]
         key = self._locate(table_id, partition_key, payload[key_end:sort_end])
-        owners = self._ring.owners_of_engine_key(key)
-        if self._me not in owners:
-            self._forward(client, request, flags, payload, owners)
+        replicas = self.replica_sets.of(key)
+        if not replicas.my_bit:
+            self._forward(client, request, flags, payload, replicas)
             return
         if not self._is_new(client, request, client_id, counter, first_sent, lowest_open):
-            return
-        context = payload[sort_end:context_end]
-        if context:
-            try:
-                check_context(key, context)
-            except ContextInvalid as error:
-                self._refuse_put(client, request, BAD_CONTEXT, str(error))
-                return
-        elif flags & READ_FIRST:
-            self._read_first(client, request, key, partition_key, owners, table, payload)
             return
         if self._is_full(client):
             self._refuse_put(client, request, OVERLOADED, "too many requests are in flight here")
             return
         client.in_flight += 1
-        self._begin(client, request, payload, table, key, partition_key, owners, context)
+        if flags & READ_FIRST and not context_length:
+            delete = DeleteCoordinator(self, client, request, key, payload)
+            self._begin_get(client, request, key, partition_key, replicas, table.r, table, delete)
+            return
+        context = payload[sort_end:context_end]
+        self._begin_put(client, request, payload, table, key, partition_key, replicas, context)
 
     def _size_problem(
         self, key_length: int, sort_length: int, context_length: int, value_bytes: int
@@ -204,37 +200,27 @@ class Requests(Finisher):
         self.open.append(put)
         put.resume(client, request)
 
-    def _begin(
+    def _begin_put(
         self, client: ClientPort, request: int, payload: bytes, table: TableSettings, key: bytes,
-        partition_key: bytes, owners: tuple[int, ...], context: bytes,
+        partition_key: bytes, replicas: ReplicaSet, context: bytes,
     ) -> None:  # fmt: skip
         """Mint, and send the record on its way. ``client.in_flight`` counts the request already."""
         (
             _, flags, key_length, _, w, durability, _, type_length, sort_length, _,
             context_length, _, client_id, counter, _, _, ttl,
         ) = unpack_put(payload, 0)  # fmt: skip
-        owner_count = len(owners)
-        w = w or table.w
-        if w > owner_count:
-            w = owner_count
+        w = min(w or table.w, len(replicas.owners))
         if durability == DEFAULT:
             durability = int(table.durability)
         disk_needed = disk_acks_needed(durability, w)
-        refusal = self._shortage(owners, w, disk_needed)
-        if refusal:
-            client.in_flight -= 1
-            self._refuse_put(client, request, QUORUM_NOT_MET, refusal)
+        if put_shortage(replicas.able(), replicas.volatile, w, disk_needed):
+            text = shortage_text(replicas.able(), replicas.volatile, w, disk_needed)
+            self._give_up_put(client, request, QUORUM_NOT_MET, text)
             return
-        refusal = self._buffer.refusal
-        if not refusal and self.clock_is_off and table.resolution == Resolution.LWW:
-            self._env.counters.clock_refusals += 1
-            refusal = "this node's clock is off the median of its peers; set it right"
-        if not refusal and self.ledger.full:
-            refusal = "too many puts are remembered for clients that never settle them"
+        refusal = self._refusal(table)
         if refusal:
-            client.in_flight -= 1
             self._env.counters.overloads += 1
-            self._refuse_put(client, request, OVERLOADED, f"{refusal}; nothing was written")
+            self._give_up_put(client, request, OVERLOADED, f"{refusal}; nothing was written")
             return
         value_at = PUT_HEAD_BYTES + key_length + sort_length + context_length
         minter = self._minter
@@ -249,62 +235,34 @@ class Requests(Finisher):
             code = OVERLOADED
             minter.refusal = f"this node's data directory cannot be written: {error}"
         if code != MINTED:
-            client.in_flight -= 1
-            self._refuse_put(client, request, code, minter.refusal)
+            self._give_up_put(client, request, code, minter.refusal)
             return
         put = PutCoordinator(
-            self._env, client, request, self._me, key, owners, self._epoch(key), w, disk_needed,
-            self._volatile_mask(owners), durability == 0,
+            self._env, client, request, key, replicas, w, disk_needed,
+            LEVEL_OS if durability else LEVEL_MEMORY,
+            minter.record, minter.sent, minter.dot, minter.value_clock,
         )  # fmt: skip
         self.ledger.add(client_id, counter, put, self._env.now)
         self.open.append(put)
         if disk_needed and not self._store.volatile:
             self._own_disk.append((self._buffer.position, put))
-        put.start(minter.record, minter.sent, minter.dot, minter.value_clock)
+        put.start()
 
-    def _shortage(self, owners: tuple[int, ...], w: int, disk_needed: int) -> str:
-        """Why ``w`` cannot be met by the owners believed alive, or an empty string."""
-        links = self._env.links
-        able = 0
-        bit = 1
-        for owner in owners:
-            if owner == self._me:
-                able |= bit
-            else:
-                link = links[owner]
-                if link.connected and not link.silent:
-                    able |= bit
-            bit <<= 1
-        volatile = self._volatile_mask(owners) if disk_needed else 0
-        if put_shortage(able, volatile, w, disk_needed):
-            return shortage_text(able, volatile, w, disk_needed)
+    def _refusal(self, table: TableSettings) -> str:
+        """Why this node can coordinate no put now, or an empty string."""
+        refusal = self._buffer.refusal
+        if refusal:
+            return refusal
+        if self.clock_is_off and table.resolution == Resolution.LWW:
+            self._env.counters.clock_refusals += 1
+            return "this node's clock is off the median of its peers; set it right"
+        if self.ledger.full:
+            return "too many puts are remembered for clients that never settle them"
         return ""
 
-    def _volatile_mask(self, owners: tuple[int, ...]) -> int:
-        """Which owners keep nothing on a disk."""
-        volatile = self._peering.volatile
-        mask = 0
-        bit = 1
-        for owner in owners:
-            if self._store.volatile if owner == self._me else volatile.get(owner, False):
-                mask |= bit
-            bit <<= 1
-        return mask
-
-    # Deletes without a context.
-
-    def _read_first(
-        self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
-        owners: tuple[int, ...], table: TableSettings, payload: bytes,
-    ) -> None:  # fmt: skip
-        if self._is_full(client):
-            self._refuse_put(client, request, OVERLOADED, "too many requests are in flight here")
-            return
-        client.in_flight += 1
-        delete = DeleteCoordinator(self, client, request, key, payload)
-        get = self._get_coordinator(client, request, key, partition_key, owners, table.r, table)
-        get.reader = delete
-        self._start_get(get)
+    def _give_up_put(self, client: ClientPort, request: int, code: int, text: str) -> None:
+        client.in_flight -= 1
+        self._refuse_put(client, request, code, text)
 
     def finish_delete(self, delete: DeleteCoordinator, record: bytes) -> None:
         """The read of a delete is done: put the tombstone over what it found."""
@@ -319,18 +277,16 @@ class Requests(Finisher):
             return
         table = self._registry.live(head[11])
         if table is None:
-            client.in_flight -= 1
-            self._refuse_put(client, request, UNKNOWN_TABLE, _no_table(head[11]))
+            self._give_up_put(client, request, UNKNOWN_TABLE, _no_table(head[11]))
             return
         key = delete.key
         context = context_of_record(key, record, highest_clock(record)) if record else b""
         partition_key = payload[PUT_HEAD_BYTES : PUT_HEAD_BYTES + head[2]]
-        owners = self._ring.owners_of_engine_key(key)
-        self._begin(client, request, payload, table, key, partition_key, owners, context)
+        replicas = self.replica_sets.of(key)
+        self._begin_put(client, request, payload, table, key, partition_key, replicas, context)
 
     def refuse_delete(self, delete: DeleteCoordinator, code: int, text: str) -> None:
-        delete.client.in_flight -= 1
-        self._refuse_put(delete.client, delete.request, code, f"{text}; nothing was written")
+        self._give_up_put(delete.client, delete.request, code, f"{text}; nothing was written")
 
     # Gets.
 
@@ -358,53 +314,28 @@ class Requests(Finisher):
             return
         partition_key = payload[GET_HEAD_BYTES:key_end]
         key = self._locate(table_id, partition_key, payload[key_end:])
-        owners = self._ring.owners_of_engine_key(key)
-        if self._me not in owners:
-            self._forward(client, request, flags, payload, owners)
+        replicas = self.replica_sets.of(key)
+        if not replicas.my_bit:
+            self._forward(client, request, flags, payload, replicas)
             return
         if self._is_full(client):
             counters.overloads += 1
             self._refuse_get(client, request, OVERLOADED, "too many requests are in flight here")
             return
         client.in_flight += 1
-        self._start_get(
-            self._get_coordinator(client, request, key, partition_key, owners, r or table.r, table)
-        )
+        self._begin_get(client, request, key, partition_key, replicas, r or table.r, table, None)
 
-    def _get_coordinator(
+    def _begin_get(
         self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
-        owners: tuple[int, ...], r: int, table: TableSettings,
-    ) -> GetCoordinator:  # fmt: skip
-        if r > len(owners):
-            r = len(owners)
-        return GetCoordinator(
-            self._env, client, request, self._me, key, partition_key, owners, self._epoch(key),
-            r, int(table.resolution), self._own_copy, self._watch, None, not self.clock_is_off,
+        replicas: ReplicaSet, r: int, table: TableSettings, reader: Reader | None,
+    ) -> None:  # fmt: skip
+        get = GetCoordinator(
+            self._env, client, request, key, partition_key, replicas,
+            min(r, len(replicas.owners)), int(table.resolution), self._own_copy, self._watch,
+            reader, not self.clock_is_off,
         )  # fmt: skip
-
-    def _start_get(self, get: GetCoordinator) -> None:
-        own = self._replica.read(get.key, get.partition_key)
         self.open.append(get)
-        get.start(own, self._ranked(get.owners))
-
-    def _ranked(self, owners: tuple[int, ...]) -> list[int]:
-        """The other owners, the one believed fastest first."""
-        links = self._env.links
-        ranked: list[tuple[int, int]] = []
-        for owner in owners:
-            if owner != self._me:
-                link = links[owner]
-                rank = link.latency.mean
-                if not link.connected:
-                    rank += GONE_RANK
-                elif link.silent:
-                    rank += SILENT_RANK
-                ranked.append((rank, owner))
-        if len(ranked) == 2:
-            first, second = ranked
-            return [first[1], second[1]] if first <= second else [second[1], first[1]]
-        ranked.sort()
-        return [owner for _, owner in ranked]
+        get.start(self._replica.read(key, partition_key))
 
     # Both.
 
@@ -414,14 +345,9 @@ class Requests(Finisher):
             locator = self._locators[table_id] = TableLocator(self._ring.hash_key, table_id)
         return locator.engine_key(partition_key, sort_key)
 
-    def _epoch(self, key: bytes) -> int:
-        ring = self._ring
-        return ring.partition_epoch(ring.partition_of_engine_key(key))
-
     def _forward(
-        self, client: ClientPort, request: int, flags: int, payload: bytes,
-        owners: tuple[int, ...],
-    ) -> None:  # fmt: skip
+        self, client: ClientPort, request: int, flags: int, payload: bytes, replicas: ReplicaSet
+    ) -> None:
         if flags & FORWARDED:
             text = f"this node (topology epoch {self._ring.epoch}) does not own the key"
             client.send(refused_frame(request, NOT_OWNER, text))
@@ -432,7 +358,8 @@ class Requests(Finisher):
             client.send(refused_frame(request, OVERLOADED, text))
             return
         client.in_flight += 1
-        self._forwarder.forward(client, request, payload, self._ranked(owners))
+        order = [owner.member for owner in replicas.ranked()]
+        self._forwarder.forward(client, request, payload, order)
 
     def _is_full(self, client: ClientPort) -> bool:
         config = self._config
@@ -470,7 +397,7 @@ class Requests(Finisher):
         """Our log is on disk up to ``position``."""
         waiting = self._own_disk
         while waiting and waiting[0][0] <= position:
-            waiting.popleft()[1].on_disk(self._me)
+            waiting.popleft()[1].on_own_disk()
 
     def on_peer_open(self, member: int) -> None:
         """The member's data connection is back: give it what was lost with the last one."""

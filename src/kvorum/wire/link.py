@@ -348,6 +348,9 @@ class Answers:
         self.payload = b""  # what goes with the status just returned
         self.position = 0  # of the log, after all that was written so far
 
+    def begin(self) -> None:
+        """A batch follows."""
+
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         """Merge ``holding``; the status, with ``payload`` set where it has one."""
         raise NotImplementedError
@@ -373,6 +376,7 @@ class BatchServer:
             raise FrameInvalid("a batch is cut short")
         _, flags, count, number = _unpack_head(payload, 0)
         answers = self._answers
+        answers.begin()
         statuses = bytearray(count)
         extras: list[bytes] = []
         extra_bytes = 0
