@@ -25,7 +25,9 @@ from kvorum.model.record import (
     next_record,
     order_of,
     split_values,
+    successor,
     supersedes,
+    supersedes_at,
 )
 from kvorum.model.siblings import (
     alive,
@@ -356,3 +358,30 @@ def test_value_of_gives_every_kind_of_value() -> None:
     assert {one.tombstone for one in kinds} == {True, False}
     assert {one.expiry for one in kinds} == {0, 2_000}
     assert {one.content_type for one in kinds} == {b"", b"text/plain"}
+
+
+@given(records, records, st.binary(max_size=9), st.binary(max_size=9))
+def test_records_within_larger_bytes_are_judged_as_by_themselves(
+    left: bytes, right: bytes, before: bytes, other: bytes
+) -> None:
+    expected = supersedes(left, right)
+    assert supersedes_at(before + left, len(before), other + right, len(other)) == expected
+
+
+@given(records, dot_lists, st.integers(0, 1), st.binary(max_size=9))
+def test_the_shortcut_of_the_last_writer_is_the_slow_path(
+    record: bytes, known: list[bytes], place: int, before: bytes
+) -> None:
+    """``successor``: only for a writer that has seen just what is here, under the last own dot."""
+    everything = seen_of(record)
+    for seen in (everything, seen_of_dots(known)):
+        for actor, runs in sorted(everything.runs.items())[place:]:
+            last = actor + runs[-1][1].to_bytes(4, "big")
+            new = value(actor + (runs[-1][1] + 1).to_bytes(4, "big"), b"new")
+            made = successor(before + record, len(before), seen.encode()[2], last, new)
+            if made is None:
+                assert seen.runs != everything.runs or head_of(record)[3]
+            else:
+                assert made == update(record, seen, new)
+            stale = actor + (runs[-1][1] + 7).to_bytes(4, "big")
+            assert successor(record, 0, seen.encode()[2], stale, new) is None

@@ -85,9 +85,7 @@ class OneReplica:
         store = cast(Store, self.store)
         self.minter = self.minting(self.environment, store, clock)
         nothing = cast(Any, None)
-        self.replica = Replica(
-            self.environment, store, self.minter, nothing, nothing, 1, 1 << 20, 2048
-        )
+        self.replica = Replica(self.environment, store, self.minter, nothing, nothing, 1, 1 << 20)
 
     @property
     def holding(self) -> bytes | None:

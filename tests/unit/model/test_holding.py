@@ -5,7 +5,7 @@ import pytest
 from kvorum.model.holding import (
     HEAD_BYTES,
     NO_OWN,
-    check_holding,
+    checked_record_offset,
     own_dot,
     pack_holding,
     partition_key_of,
@@ -13,6 +13,7 @@ from kvorum.model.holding import (
     record_offset,
     with_own,
 )
+from kvorum.model.record import RecordInvalid
 from tests.support.records import dot, record_of_dots
 
 RECORD = record_of_dots([], [dot(1, 1)])
@@ -32,20 +33,22 @@ def test_the_own_dot_changes_alone() -> None:
     assert with_own(sent, dot(1, 1)) == HOLDING
 
 
-def test_a_sound_holding_has_nothing_against_it() -> None:
-    assert check_holding(HOLDING, 5) == ""
-    assert check_holding(pack_holding(NO_OWN, b"", b""), 0) == ""
+def test_a_sound_holding_passes() -> None:
+    assert checked_record_offset(HOLDING) == HEAD_BYTES + 5
+    assert checked_record_offset(pack_holding(NO_OWN, b"", RECORD)) == HEAD_BYTES
 
 
 @pytest.mark.parametrize(
     ("mangled", "problem"),
     [
-        (HOLDING[: HEAD_BYTES - 1], "cut short"),
-        (b"\x02" + HOLDING[1:], "format 2 is unknown"),
-        (HOLDING[:1] + b"\x01" + HOLDING[2:], "second byte"),
-        (pack_holding(NO_OWN, b"longer", RECORD), "too long"),
-        (HOLDING[: HEAD_BYTES + 4], "too long"),
+        (b"", "a holding is cut short"),
+        (HOLDING[: HEAD_BYTES - 1], "a holding is cut short"),
+        (b"\x02" + HOLDING[1:], "holding format 2 is unknown"),
+        (HOLDING[: HEAD_BYTES + 4], "a record is cut short"),
+        (HOLDING[:2] + b"\xff\xff" + HOLDING[4:], "a record is cut short"),
+        (HOLDING + b"!", "do not end where it ends"),
     ],
 )
 def test_what_cannot_be_a_holding_is_told_why(mangled: bytes, problem: str) -> None:
-    assert problem in check_holding(mangled, 5)
+    with pytest.raises(RecordInvalid, match=problem):
+        checked_record_offset(mangled)
