@@ -62,7 +62,7 @@ class Load:
         self._process.stdout.close()
 
     def fill(self) -> dict[str, Any]:
-        """Put every key once."""
+        """Put every key, once through each node."""
         return self._run("fill")
 
     def run(self, step: Step) -> dict[str, Any]:

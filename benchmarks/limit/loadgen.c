@@ -14,7 +14,7 @@
 //
 //   CxD PUT WARM SECONDS    C connections, D requests in flight on each, PUT percent of them
 //                           puts; WARM seconds are not counted
-//   fill  learn             put, or get, every key once (16x16)
+//   fill  learn             put every key once through each node, or get every key once (16x16)
 //
 // Each connection has its own slice of the keys (key number modulo C), and a key has at most one
 // request in flight. The last context of every key is kept, across steps, and goes into its next
@@ -347,9 +347,9 @@ static void shake_hands(int fd) {
     free(payload);
 }
 
-static void open_connection(connection *c, unsigned index, unsigned depth) {
+static void open_connection(connection *c, unsigned index, unsigned depth, unsigned first_port) {
     struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(ports[index % port_count]),
+                                  .sin_port = htons(ports[(index + first_port) % port_count]),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval patience = {.tv_sec = 10};
     int one = 1;
@@ -430,6 +430,8 @@ typedef struct {
     tally counts;
 } measurement;
 
+static measurement measured;  // of the step that runs, or ran last
+
 static void begin_measurement(measurement *m, uint64_t now) {
     // What went wrong while warming up went wrong all the same.
     counts = (tally){.errors = counts.errors, .refused = counts.refused,
@@ -502,15 +504,14 @@ static void run_requests(const step *s, uint32_t *next, measurement *m) {
     if (!stopping) end_measurement(m);
 }
 
-static void run_step(const step *s) {
+// Run one step; its connections are spread over the ports beginning with `first_port`.
+static void run_step(const step *s, unsigned first_port) {
     uint32_t *next = calloc(s->connections, sizeof *next);
-    counts = (tally){0};
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (!next || poller < 0) die("step");
-    for (unsigned i = 0; i < s->connections; i++) open_connection(&connections[i], i, s->depth);
-    static measurement measured;
+    for (unsigned i = 0; i < s->connections; i++)
+        open_connection(&connections[i], i, s->depth, first_port);
     run_requests(s, next, &measured);
-    print_measurement(s, &measured);
     for (unsigned i = 0; i < s->connections; i++) close_connection(&connections[i]);
     close(poller);
     free(next);
@@ -532,11 +533,18 @@ static bool parse_step(const char *text, step *s) {
 
 static void run_text(const char *text) {
     step s;
+    counts = (tally){0};
     if (!parse_step(text, &s)) {
         fprintf(stderr, "loadgen: no step, or too many requests for the keys: %s\n", text);
         exit(2);
     }
-    run_step(&s);
+    run_step(&s, 0);
+    // Each node writes every key, as after a while of real use: from then on every vector has an
+    // entry of each, whichever node the next put of a key goes to.
+    if (s.sequential && s.put_percent)
+        for (unsigned first_port = 1; first_port < port_count; first_port++)
+            run_step(&s, first_port);
+    print_measurement(&s, &measured);
 }
 
 static void parse_options(int count, char **arguments) {
