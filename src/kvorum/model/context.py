@@ -80,6 +80,12 @@ def check_context(engine_key: bytes, context: bytes) -> None:
         raise ContextInvalid("the context belongs to another key or table")
 
 
+def is_whole(context: bytes) -> bool:
+    """True if the context's bytes are those that were given out, by their checksum alone."""
+    end = len(context) - CHECKSUM_BYTES
+    return end > 0 and crc32(context[:end]) == _unpack_checksum(context, end)[0]
+
+
 def context_clock(context: bytes) -> int:
     """The highest hybrid clock that the context's holder has seen."""
     clock: int = _unpack_head(context, 0)[6]

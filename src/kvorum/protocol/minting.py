@@ -25,6 +25,7 @@ from kvorum.model.context import (
     check_context,
     context_clock,
     context_seen,
+    is_whole,
     same_seen,
 )
 from kvorum.model.holding import HEAD_BYTES as HOLDING_HEAD_BYTES
@@ -115,8 +116,9 @@ class Minter:
                 expiry = env.wall + ttl if ttl and not tombstone else 0
                 encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
                 made = successor(held, offset, context[CONTEXT_HEAD_BYTES:-4], own, encoded)
-                if made is not None:
-                    # The context equals what is held, so there is nothing in it to check.
+                if made is not None and is_whole(context):
+                    # The context equals what is held, so nothing else in it needs a check; but
+                    # one that was damaged may say by chance what its holder has never read.
                     self._write(key, partition_key, dot, made, clock)
                     return MINTED
         return self._mint_slowly(

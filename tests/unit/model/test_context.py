@@ -11,6 +11,7 @@ from kvorum.model.context import (
     context_of_record,
     context_of_seen,
     context_seen,
+    is_whole,
     key_digest,
     same_seen,
 )
@@ -107,3 +108,10 @@ def test_a_context_that_no_node_gave_out_is_refused_whatever_its_checksum(forged
 
 def test_the_empty_context_is_one_too() -> None:
     check_context(KEY, context_of_seen(KEY, Seen(), 0))
+
+
+def test_a_context_is_whole_while_its_checksum_fits() -> None:
+    assert is_whole(CONTEXT)
+    assert not is_whole(CONTEXT[:-1])
+    assert not is_whole(CONTEXT[:28] + b"\7" + CONTEXT[29:])
+    assert not is_whole(b"")

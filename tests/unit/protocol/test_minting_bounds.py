@@ -1,10 +1,10 @@
-"""Contexts that no get or put ever gave out cannot make a record too large to be counted."""
+"""Contexts that no get or put ever gave out: too large to be counted, or damaged."""
 
 from kvorum.model.context import context_of_seen
 from kvorum.model.record import head_of
 from kvorum.model.version import Seen
 from kvorum.protocol.minting import MINTED, SEEN_MAX
-from kvorum.wire.requests import TOO_LARGE
+from kvorum.wire.requests import BAD_CONTEXT, TOO_LARGE
 from tests.support.records import actor
 from tests.support.replicas import KEY, LWW, NOBODY, PARTITION_KEY, SIBLINGS, OneReplica
 
@@ -46,3 +46,17 @@ def test_a_context_of_unusual_size_may_still_be_right() -> None:
     replica = OneReplica([])
     assert mint(replica, forged(100, 300)) == MINTED
     assert mint(replica, replica.read()) == MINTED
+
+
+def test_a_damaged_context_does_not_pass_for_having_read_what_is_here() -> None:
+    """One flipped bit makes "seen up to 2" of "seen up to 3", which is what the record says."""
+    replica = OneReplica([])
+    replica.put(b"one")
+    _, context = replica.put(b"two", replica.read())
+    replica.put(b"three", context)
+    damaged = bytearray(context)
+    damaged[43] ^= 1
+    assert replica.read()[28:-4] == damaged[28:-4]
+    assert mint(replica, bytes(damaged)) == BAD_CONTEXT
+    assert mint(replica, context[:-1]) == BAD_CONTEXT
+    assert mint(replica, context) == MINTED
