@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from time import monotonic_ns
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from kvorum.client import operations, requests
 from kvorum.client.addresses import Address, parse_addresses
@@ -63,8 +63,8 @@ class _Connection(asyncio.Protocol):
         self.queue: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not checked at run time: uvloop's transports are no asyncio.Transport by class.
+        self.transport = cast(asyncio.Transport, transport)
         self.streams.on_made(self)
 
     def data_received(self, data: bytes) -> None:

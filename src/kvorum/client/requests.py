@@ -198,7 +198,7 @@ class Put(Request[Stored]):
         if self.first_sent_to != contact.incarnation:
             if self.first_sent_at < 0:
                 self.first_sent_at = self.sent_at
-            self.first_sent = self.first_sent_at + contact.clock_offset
+            self.first_sent = max(0, self.first_sent_at + contact.clock_offset)
             self.first_sent_to = contact.incarnation
         return put_frame(
             number, self.flags, self.table_id, self.partition_key, self.sort_key, self.context,
