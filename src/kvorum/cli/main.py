@@ -8,12 +8,15 @@ import typer
 
 import kvorum
 from kvorum.cli import outcome
+from kvorum.cli.bench import bench
+from kvorum.cli.demo import demo
 from kvorum.cli.explain import explain
 from kvorum.cli.initialise import init
 from kvorum.cli.serve import serve
 from kvorum.cli.status import status
 from kvorum.cli.tables import tables
 from kvorum.cli.talk import delete, get, put
+from kvorum.cli.up import up
 from kvorum.errors import KvorumError
 
 app = typer.Typer(
@@ -32,6 +35,8 @@ app = typer.Typer(
 CLUSTERS = "Clusters"
 TALKING = "Talking to a cluster"
 
+app.command(rich_help_panel=CLUSTERS)(up)
+app.command(rich_help_panel=CLUSTERS)(demo)
 app.command(rich_help_panel=CLUSTERS)(init)
 app.command(rich_help_panel=CLUSTERS)(serve)
 app.command(rich_help_panel=TALKING)(get)
@@ -40,6 +45,7 @@ app.command(rich_help_panel=TALKING)(delete)
 app.add_typer(tables, name="table", rich_help_panel=TALKING)
 app.command(rich_help_panel=TALKING)(status)
 app.command(rich_help_panel=TALKING)(explain)
+app.command(rich_help_panel=TALKING)(bench)
 
 
 def _show_version(wanted: bool) -> None:

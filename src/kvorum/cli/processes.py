@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from kvorum.client.blocking import Client
-from kvorum.errors import KvorumError
+from kvorum.errors import KvorumError, SettingsInvalid
 from kvorum.model.topology import Member, Topology, encode_topology
 
 TOPOLOGY_FILE: Final = "topology.json"
@@ -154,10 +154,13 @@ class LocalCluster:
         self.topology = topology
         self.folder = folder
         self.engine = engine
-        self._parent, self._lifeline = os.pipe()
         file = folder / TOPOLOGY_FILE
-        if not file.exists():
-            file.write_bytes(encode_topology(topology))
+        try:
+            if not file.exists():
+                file.write_bytes(encode_topology(topology))
+        except OSError as error:
+            raise SettingsInvalid(f"{file}: {error.strerror}") from None
+        self._parent, self._lifeline = os.pipe()
         serve = [sys.executable, "-m", "kvorum", "serve", "--topology", str(file)]
         self.processes: dict[str, NodeProcess] = {}
         for member in topology.members:
@@ -241,6 +244,9 @@ class LocalCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            for node in self.processes.values():
+                node.kill()  # Whoever interrupts does not want to wait for a clean stop.
         self.close()
 
 
