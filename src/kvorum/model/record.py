@@ -267,7 +267,7 @@ def successor(data: bytes, offset: int, seen: bytes, last: bytes, value: bytes) 
 
 
 def _replaced(data: bytes, start: int, position: int, entry_count: int, value: bytes) -> bytes:
-    """A record of the vector at ``start``, its entry at ``position`` raised, and ``value`` alone."""
+    """The vector at ``start``, its entry at ``position`` raised, with ``value`` alone."""
     return b"".join(
         (
             _pack_head(FORMAT, _flags_of(value), entry_count, 0, 1),
