@@ -11,6 +11,7 @@ import errno
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -74,15 +75,38 @@ def run_node(
             "if the network is yours alone"
         )
     configure_logs(name, log_json)
-    opened = open_data(topology, member, data, engine, config)
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    process = _Process(ring, member, config, opened, parent_fd, on_ready)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(process.run())
+    # The port first: it is free or not at once, while opening the data may replay a log.
+    with contextlib.closing(_bind(member)) as listening:
+        opened = open_data(topology, member, data, engine, config)
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        process = _Process(ring, member, config, opened, listening, parent_fd, on_ready)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(process.run())
 
 
 def _is_loopback(host: str) -> bool:
     return host in LOOPBACK or host.startswith("127.")
+
+
+def _bind(member: Member) -> socket.socket:
+    """Take the member's address; nobody can connect until the node listens there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            member.host, member.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsInvalid(f"cannot listen on {member.address}: {error}") from error
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            text = f"port {member.port} on {member.host} is in use by another program"
+            raise InUse(f"{text}; stop that, or give node {member.name} another port") from error
+        raise SettingsInvalid(f"cannot listen on {member.address}: {error}") from error
+    return listening
 
 
 class _Process:
@@ -90,12 +114,13 @@ class _Process:
 
     def __init__(
         self, ring: Ring, member: Member, config: NodeConfig, opened: OpenedData,
-        parent_fd: int, on_ready: Callable[[], None] | None,
+        listening: socket.socket, parent_fd: int, on_ready: Callable[[], None] | None,
     ) -> None:  # fmt: skip
         self._ring = ring
         self._member = member
         self._config = config
         self._opened = opened
+        self._listening = listening
         self._parent_fd = parent_fd
         self._on_ready = on_ready
         self._log = structlog.get_logger("kvorum")
@@ -109,25 +134,19 @@ class _Process:
         turns = Turns(loop, env)
         turns.on_stop_wanted = stopping.set
         listener = Listener(turns, self._config)
-        try:
-            server = await loop.create_server(
-                listener.accept,  # type: ignore[arg-type]
-                self._member.host,
-                self._member.port,
-                backlog=BACKLOG,
-            )
-        except OSError as error:
-            self._opened.close(store.last_clock)
-            raise self._cannot_listen(error) from error
         turns.node = Node(
             env, store, self._ring, self._config, self._member.id, f"kvorum {version('kvorum')}"
         )
-        committer = None
         committer = Committer(store.buffer, turns.call_soon, turns.on_disk_news)
         turns.committer = committer
         turns.peers = OutgoingPeers(turns, self._config, self._ring, self._member.id)
         env.peers = turns.peers
         self._watch(loop, stopping)
+        server = await loop.create_server(
+            listener.accept,  # type: ignore[arg-type]
+            sock=self._listening,
+            backlog=BACKLOG,
+        )
         turns.begin()
         gc.collect()
         gc.freeze()
@@ -182,9 +201,3 @@ class _Process:
                 break
             await asyncio.sleep(0.01)
         await asyncio.sleep(0)
-
-    def _cannot_listen(self, error: OSError) -> SettingsInvalid:
-        address = self._member.address
-        if error.errno == errno.EADDRINUSE:
-            return InUse(f"port {self._member.port} on {self._member.host} is in use")
-        return SettingsInvalid(f"cannot listen on {address}: {error}")
