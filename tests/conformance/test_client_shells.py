@@ -224,6 +224,28 @@ def test_threads_share_a_client_and_each_gets_its_own_answers(node: FakeNode) ->
             assert all(pool.map(work, range(12)))
 
 
+def test_threads_live_through_connections_that_break_under_them(node: FakeNode) -> None:
+    def break_often(asked: Asked) -> bytes:
+        if len(node.asked) % 40 == 0:
+            node.break_connections()
+        return node.honest(asked)
+
+    node.answer = break_often
+    with kvorum.connect(node.address) as client:
+        table = client.table("default")
+
+        def work(worker: int) -> None:
+            for number in range(20):
+                items = [(f"{worker}-{number}-{index}", b"x") for index in range(5)]
+                table.put_many(items, retry=True, return_exceptions=True)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        node.answer = node.honest
+        table.put("alice", b"book")
+        assert table.get("alice").value == b"book"
+
+
 def test_a_silent_request_of_one_thread_does_not_hold_up_others(node: FakeNode) -> None:
     answered = threading.Event()
 

@@ -70,9 +70,10 @@ class Sockets(Shell):
         self._connect(connection, "")
 
     def send(self, channel: int, frame: bytes) -> None:
-        connection = self._connections[channel]
-        connection.queue.append(frame)
-        self._dirty[channel] = connection
+        connection = self._connections.get(channel)
+        if connection is not None:  # Else it broke just now, and the session hears of it next.
+            connection.queue.append(frame)
+            self._dirty[channel] = connection
 
     def close(self, channel: int) -> None:
         connection = self._connections.pop(channel, None)
