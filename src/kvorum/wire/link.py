@@ -252,12 +252,13 @@ class Link:
         askers = batch.askers
         position = HEAD_BYTES + len(statuses)
         size = len(payload)
-        refused: list[Asker] = []
+        acked: list[Asker] = []  # those whose mark may still come
         index = 0
         for status in statuses:
             asker = askers[index]
             index += 1
             if status == OK:
+                acked.append(asker)
                 asker.on_ok(peer)
                 continue
             if position + 4 > size:
@@ -271,11 +272,11 @@ class Link:
                 generation = int(_unpack_generation(payload, position + 4)[0])
                 asker.on_record(peer, generation, payload[position + 12 : end])
             else:
-                refused.append(asker)
                 asker.on_refusal(peer, status, payload[position + 4 : end])
             position = end
-        if refused:
-            batch.askers = [asker for asker in askers if asker not in refused]
+        batch.askers = acked
+        if position != size:
+            raise FrameInvalid("bytes follow the last of a batch's answers")
 
     def _put_back(self, batch: Batch, first: int) -> None:
         """Let those whose answers were garbage learn of it when the connection is closed."""
