@@ -1,0 +1,315 @@
+"""What must be true, judged while a world runs and once more when it has been healed.
+
+The checkers judge by promises. An answer says which replicas hold a write and how durably; from
+that and from the faults that happened follows whether a copy must still be there. Only losing
+such a write is a failure. Losing another one (the only synced disk was wiped, say, while the
+rest crashed unsynced) is counted as outside the promise.
+
+Each failure begins with the name of its checker:
+
+- ``hollow ack``: a put was answered ok without as many holders, or disks, as the answer says;
+- ``stale``: a get missed a write that one of the replicas it names held for certain;
+- ``undead``: a get showed a value that another one it knows of had superseded;
+- ``vanished``: a context covers a write that is not shown and that nothing known superseded;
+- ``siblings``: more values stand side by side than writers left there;
+- ``lost``: a promised write is gone at the end;
+- ``unequal``: replicas differ after every key has been read and mended;
+- ``endless``: a request never ended; ``unavailable``: a healed cluster does not answer;
+
+and from the history, as the records are written: ``dot twice``, ``unseen destroyed``,
+``backwards``, ``refused appears``, ``strange value``, ``strange dot``.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from kvorum.client.store import Found, Sibling, Stored
+from kvorum.model.context import context_seen
+from kvorum.model.holding import record_of
+from kvorum.model.record import order_of
+from kvorum.model.siblings import alive, seen_of
+from kvorum.simulator.history import OK, Copy, History, KeyHistory, Mint, Write
+from kvorum.wire.kinds import PUT_OK, REFUSED, UNKNOWN
+from kvorum.wire.requests import (
+    ACK_BYTES,
+    LEVEL_DISK,
+    LEVEL_OS,
+    PUT_OK_HEAD_BYTES,
+    unpack_ack,
+    unpack_put_ok,
+    unpack_request_number,
+)
+
+if TYPE_CHECKING:
+    from kvorum.simulator.connections import AnswerPort
+    from kvorum.simulator.machine import Machine
+    from kvorum.simulator.process import Process
+    from kvorum.simulator.world import World
+
+FRAME_HEAD: Final = 4
+
+
+class Checks:
+    """The judge of one world."""
+
+    def __init__(self, world: "World", history: History) -> None:
+        self._world = world
+        self._history = history
+
+    # Answers to puts, as they leave the coordinator.
+
+    def on_answer_leaves(self, process: "Process", port: "AnswerPort", frame: bytes) -> None:
+        kind = frame[FRAME_HEAD]
+        if kind not in (PUT_OK, REFUSED, UNKNOWN):
+            return
+        request = unpack_request_number(frame, FRAME_HEAD + 4)[0]
+        put_id = port.puts.pop(request, None)
+        if kind != PUT_OK or put_id is None:
+            return
+        payload = frame[FRAME_HEAD:]
+        _, _, ack_count, _, coordinator, _, _ = unpack_put_ok(payload, 0)
+        if coordinator != process.machine.member:
+            return  # Relayed; it was judged where it was made.
+        write = self._history.writes[put_id]
+        mint = _minted_by(write, coordinator)
+        if mint is None:
+            self._world.fail(f"hollow ack: {write.text} is answered ok and was never written")
+            return
+        write.acked_mint = mint
+        acks = [
+            unpack_ack(payload, PUT_OK_HEAD_BYTES + ACK_BYTES * index) for index in range(ack_count)
+        ]
+        self._count_acks(write, acks)
+        for member, level, _ in acks:
+            self._take_copy(write, mint, self._world.machines[member], level)
+
+    def _count_acks(self, write: Write, acks: list[tuple[int, int, int]]) -> None:
+        holders = dict.fromkeys(member for member, _, _ in acks)
+        on_disk = sum(level == LEVEL_DISK for _, level, _ in acks)
+        if len(holders) < write.w or on_disk < write.disk_needed:
+            self._world.fail(
+                f"hollow ack: {write.text} needed {write.w} holders and {write.disk_needed} "
+                f"disks, and was answered ok with {acks}"
+            )
+
+    def _take_copy(self, write: Write, mint: Mint, machine: "Machine", level: int) -> None:
+        """Note one acknowledged copy, after a look whether it is there."""
+        world = self._world
+        process = machine.process
+        now = world.schedule.now
+        if machine.touched_at >= mint.minted_at or machine.destroyed_at >= mint.minted_at:
+            self._take_touched_copy(write, mint, machine, level)
+            return
+        position = -1
+        if process is not None and self._history.holds(process, mint):
+            store = process.store
+            # Covered without ever having been alive here: something later came in its place.
+            position = process.held.get(mint.dot, store.position)
+            missing = (
+                level == LEVEL_DISK
+                and store.durable_position < process.held.get(mint.dot, 0)
+                and not machine.volatile
+            ) or (level >= LEVEL_OS and store.written_position < process.held.get(mint.dot, 0))
+            if level == LEVEL_DISK and machine.volatile:
+                missing = True
+        else:
+            missing = True
+        if missing:
+            world.fail(
+                f"hollow ack: {machine.name} is said to hold {write.text} at level {level}, "
+                "which it does not"
+            )
+            return
+        copy = Copy(machine, write.key, position, level == LEVEL_DISK, now)
+        machine.copies.append(copy)
+        write.copies.append(copy)
+
+    def _take_touched_copy(self, write: Write, mint: Mint, machine: "Machine", level: int) -> None:
+        """The holder has been down since the put began: find out what is left of its copy."""
+        process = machine.process
+        if machine.volatile or machine.destroyed_at >= mint.minted_at:
+            return
+        copy = Copy(machine, write.key, -1, True, self._world.schedule.now)
+        if process is not None:
+            if not self._history.holds(process, mint):
+                if level == LEVEL_DISK:
+                    self._world.fail(
+                        f"hollow ack: {machine.name} has lost {write.text}, which was on its disk"
+                    )
+                return
+            copy.position = process.held.get(mint.dot, -1)
+            copy.durable = copy.position < 0
+        elif level != LEVEL_DISK:
+            if level != LEVEL_OS or machine.power_lost_at >= mint.minted_at:
+                return
+            copy.durable = False
+        machine.copies.append(copy)
+        write.copies.append(copy)
+
+    # Answers as clients see them.
+
+    def judge_put(self, write: Write, stored: Stored) -> None:
+        history = self._history.keys.get(write.key)
+        if history is None or not write.mints:
+            self._world.fail(f"hollow ack: {write.text} is ok and was never written")
+            return
+        history.acked.append(write)
+        if history.lww:
+            return
+        claimed = history.mask_of(context_seen(stored.context))
+        own = 0
+        for mint in write.mints:
+            own |= mint.bit | mint.past
+        if claimed & ~(own | history.superseded):
+            self._world.fail(
+                f"vanished: the context of {write.text} claims what nobody has superseded: "
+                f"{history.names_of(claimed & ~(own | history.superseded))}"
+            )
+        if write.acked_mint is not None and not claimed & write.acked_mint.bit:
+            self._world.fail(f"vanished: the context of {write.text} lacks its own write")
+
+    def judge_get(self, key: bytes, name: str, started_at: int, found: Found) -> None:
+        history = self._history.keys.get(key)
+        siblings = found.siblings
+        if history is None:
+            if siblings:
+                self._world.fail(f"strange value: a get of {name} shows {siblings}")
+            return
+        shown = self._shown(history, name, siblings)
+        if history.lww:
+            self._judge_lww(history, name, started_at, found, siblings)
+            return
+        covered = history.mask_of(context_seen(found.context))
+        self._judge_shown(history, name, covered, shown)
+        if len(siblings) > history.loose:
+            self._world.fail(
+                f"siblings: {name} shows {len(siblings)} values; its writers left {history.loose}"
+            )
+        for write in history.acked:
+            mint = write.acked_mint
+            if mint is None or covered & mint.bit or not _before(write, started_at):
+                continue
+            holder = _holder(write, found.replicas)
+            if holder is not None:
+                self._world.fail(
+                    f"stale: a get of {name} at {found.replicas} misses {write.text}, which "
+                    f"{holder.name} holds"
+                )
+
+    def _shown(self, history: KeyHistory, name: str, siblings: tuple[Sibling, ...]) -> int:
+        mask = 0
+        for sibling in siblings:
+            mint = self._history.dots.get(sibling.dot)
+            if mint is None or mint.write.key != history.key:
+                self._world.fail(f"strange value: {name} shows {sibling.value!r}, nobody's put")
+                continue
+            mask |= mint.bit
+            write = mint.write
+            ended = sibling.value is None and sibling.expiry != 0
+            if not ended and (sibling.value or b"") != write.value:
+                self._world.fail(f"strange value: {name} shows {sibling.value!r} for {write.text}")
+        return mask
+
+    def _judge_shown(self, history: KeyHistory, name: str, covered: int, shown: int) -> None:
+        expected = history.expected(covered)
+        if shown & ~expected:
+            self._world.fail(
+                f"undead: {name} shows {history.names_of(shown & ~expected)} beside what "
+                "superseded it"
+            )
+        hidden = expected & ~shown
+        for mint in history.mints:
+            if hidden & mint.bit and any(shown & twin.bit for twin in mint.write.mints):
+                hidden &= ~mint.bit  # One put that was written twice is shown once.
+        if hidden:
+            self._world.fail(
+                f"vanished: the context of {name} covers {history.names_of(hidden)}, which is not "
+                "shown and which nothing known superseded"
+            )
+
+    def _judge_lww(
+        self, history: KeyHistory, name: str, started_at: int, found: Found,
+        siblings: tuple[Sibling, ...],
+    ) -> None:  # fmt: skip
+        if len(siblings) > 1:
+            self._world.fail(f"siblings: {name} keeps one winner and shows {len(siblings)} values")
+        order = (siblings[0].clock, siblings[0].dot) if siblings else (0, b"")
+        for write in history.acked:
+            mint = write.acked_mint
+            if mint is None or mint.order <= order or not _before(write, started_at):
+                continue
+            holder = _holder(write, found.replicas)
+            if holder is not None:
+                self._world.fail(
+                    f"stale: a get of {name} at {found.replicas} shows less than {write.text}, "
+                    f"which {holder.name} holds"
+                )
+
+    # The end.
+
+    def judge_end(self) -> int:
+        """Judge the healed world; return how many writes were lost outside the promise."""
+        outside = 0
+        for key in sorted(self._history.keys):
+            history = self._history.keys[key]
+            record = self._judge_equality(history)
+            for write in history.acked:
+                mint = write.acked_mint
+                if mint is None or (record and self._history.covers(record, mint)):
+                    continue
+                if write.promised:
+                    where = ", ".join(
+                        dict.fromkeys(copy.machine.name for copy in write.copies if copy.alive)
+                    )
+                    self._world.fail(f"lost: {write.text} was acknowledged, and {where} held it")
+                else:
+                    outside += 1
+        return outside
+
+    def _judge_equality(self, history: KeyHistory) -> bytes:
+        """Compare all owners' records of one key; return the record."""
+        world = self._world
+        records: dict[bytes, list[str]] = {}
+        for owner in world.ring.owners_of_engine_key(history.key):
+            machine = world.machines[owner]
+            holding = machine.process.store.get(history.key) if machine.process else None
+            record = record_of(holding) if holding else b""
+            records.setdefault(record, []).append(machine.name)
+        name = history.mints[0].write.name if history.mints else history.key.hex()
+        if len(records) > 1:
+            groups = "; ".join(", ".join(names) for names in records.values())
+            world.fail(f"unequal: after all was read and mended {name} differs between {groups}")
+        record = next(iter(records))
+        if record and history.lww:
+            self._judge_winner(history, name, record)
+        elif record:
+            covered = history.mask_of(seen_of(record))
+            shown = 0
+            for dot in alive(record):
+                mint = self._history.dots.get(dot)
+                shown |= mint.bit if mint is not None else 0
+            self._judge_shown(history, name, covered, shown)
+        return record
+
+    def _judge_winner(self, history: KeyHistory, name: str, record: bytes) -> None:
+        order = order_of(record)
+        mint = self._history.dots.get(order[1])
+        if mint is None or mint.write.key != history.key:
+            self._world.fail(f"strange value: {name} ends as a value that nobody wrote")
+
+
+def _minted_by(write: Write, member: int) -> Mint | None:
+    for mint in reversed(write.mints):
+        if mint.member == member:
+            return mint
+    return None
+
+
+def _before(write: Write, started_at: int) -> bool:
+    return write.outcome == OK and 0 <= write.acked_at <= started_at
+
+
+def _holder(write: Write, replicas: tuple[int, ...]) -> "Machine | None":
+    for copy in write.copies:
+        if copy.alive and copy.machine.member in replicas:
+            return copy.machine
+    return None

@@ -1,0 +1,309 @@
+"""What truly happened in a world, as no node in it can know: the ground that checkers stand on.
+
+Every write to every store is watched. So the history knows each dot when it is minted, for
+which put, and what that put's writer had seen (its context); which copies of an acknowledged
+write exist, where, and how durable they are in fact; and what each fault has destroyed.
+
+A key's dots are numbered in the order of minting, and a set of them is a bit mask over these
+numbers. ``past`` of a dot is the mask of what its writer's context claimed. From that follows
+what any record must show: of all dots it covers, those that no covered dot has in its past.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from kvorum.model.context import context_seen
+from kvorum.model.holding import record_of
+from kvorum.model.record import LWW, Value, order_of, split_values, supersedes
+from kvorum.model.siblings import alive, seen_of
+from kvorum.model.version import Seen
+from kvorum.simulator.plan import TablePlan
+
+if TYPE_CHECKING:
+    from kvorum.simulator.machine import Machine
+    from kvorum.simulator.process import Process
+    from kvorum.simulator.world import World
+
+OPEN: Final = "open"
+OK: Final = "ok"
+REFUSED: Final = "refused"
+UNKNOWN: Final = "unknown"
+
+
+class Copy:
+    """One acknowledged copy of a write: is it still there, and can a power loss take it?"""
+
+    __slots__ = ("alive", "durable", "key", "machine", "position", "taken_at")
+
+    def __init__(
+        self, machine: "Machine", key: bytes, position: int, durable: bool, taken_at: int
+    ) -> None:
+        self.machine = machine
+        self.key = key
+        self.position = position  # in the log of the run that was under way; -1: an earlier one's
+        self.durable = durable
+        self.alive = True
+        self.taken_at = taken_at
+
+
+class Mint:
+    """One dot, when it was handed out."""
+
+    __slots__ = ("dot", "encoded", "index", "member", "minted_at", "order", "past", "write")
+
+    def __init__(
+        self, dot: bytes, index: int, encoded: bytes, write: "Write", member: int, now: int
+    ) -> None:
+        self.dot = dot
+        self.index = index
+        self.encoded = encoded
+        self.write = write
+        self.member = member
+        self.minted_at = now
+        self.past = 0
+        self.order = (Value(encoded).clock, dot)
+
+    @property
+    def bit(self) -> int:
+        return 1 << self.index
+
+
+class Write:
+    """One put or delete of one client, from its sending to the end of the world."""
+
+    __slots__ = (
+        "acked_at", "acked_mint", "client", "context", "copies", "disk_needed", "key", "mints",
+        "name", "outcome", "put_id", "read_first", "sent_at", "table", "text", "tombstone",
+        "value", "w",
+    )  # fmt: skip
+
+    def __init__(
+        self, put_id: bytes, client: str, name: str, table: TablePlan, value: bytes,
+        tombstone: bool, context: bytes, read_first: bool, w: int, disk_needed: int, now: int,
+    ) -> None:  # fmt: skip
+        self.put_id = put_id
+        self.client = client
+        self.name = name  # of the key, for people
+        self.table = table
+        self.value = value
+        self.tombstone = tombstone
+        self.context = context
+        self.read_first = read_first
+        self.w = w
+        self.disk_needed = disk_needed
+        self.sent_at = now
+        self.outcome = OPEN
+        self.acked_at = -1
+        self.acked_mint: Mint | None = None
+        self.key = b""
+        self.mints: list[Mint] = []
+        self.copies: list[Copy] = []
+        self.text = ""
+
+    @property
+    def promised(self) -> bool:
+        """Whether what happened so far must have left a copy of it."""
+        return any(copy.alive for copy in self.copies)
+
+
+class KeyHistory:
+    """Everything ever minted under one key."""
+
+    __slots__ = ("acked", "loose", "lww", "mints", "past_of_client", "superseded", "key")
+
+    def __init__(self, key: bytes, lww: bool) -> None:
+        self.key = key
+        self.lww = lww
+        self.mints: list[Mint] = []
+        self.acked: list[Write] = []
+        self.superseded = 0  # every dot that some write's context claimed
+        self.loose = 0  # dots whose writer's context lacked an earlier write of the same client
+        self.past_of_client: dict[str, int] = {}  # client -> mask of its own dots
+
+    def mask_of(self, seen: Seen) -> int:
+        mask = 0
+        for mint in self.mints:
+            if seen.covers(mint.dot):
+                mask |= 1 << mint.index
+        return mask
+
+    def expected(self, covered: int) -> int:
+        """Which of the covered dots must be alive."""
+        past = 0
+        for mint in self.mints:
+            if covered >> mint.index & 1:
+                past |= mint.past
+        return covered & ~past
+
+    def names_of(self, mask: int) -> str:
+        return ", ".join(
+            f"{mint.write.text} ({mint.dot[6:8].hex()}.{int.from_bytes(mint.dot[8:12], 'big')}"
+            f".{int.from_bytes(mint.dot[12:], 'big')})"
+            for mint in self.mints
+            if mask >> mint.index & 1
+        )
+
+
+class History:
+    """The truth about one world."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.writes: dict[bytes, Write] = {}
+        self.keys: dict[bytes, KeyHistory] = {}
+        self.dots: dict[bytes, Mint] = {}
+        self._records: dict[bytes, tuple[bytes, ...]] = {}  # seen before -> its dots alive
+
+    def sent(self, write: Write) -> None:
+        self.writes[write.put_id] = write
+
+    # Watching stores.
+
+    def watch(self, process: "Process") -> None:
+        """See every record that this process writes from now on."""
+        store = process.store
+        put = store.put
+
+        def watched(key: bytes, holding: bytes) -> None:
+            if key[0] == 1:
+                old = store.get(key)
+                put(key, holding)
+                self._on_record(process, key, record_of(old) if old else b"", record_of(holding))
+            else:
+                put(key, holding)
+
+        store.put = watched
+
+    def _on_record(self, process: "Process", key: bytes, old: bytes, record: bytes) -> None:
+        if old and not supersedes(record, old):
+            self._world.fail(
+                f"backwards: {process.machine.name} replaced a record by one that knows less"
+            )
+        dots = self._records.get(record)
+        if dots is None:
+            dots = self._records[record] = self._take_record(process, key, old, record)
+        position = process.store.position
+        held = process.held
+        for dot in dots:
+            held.setdefault(dot, position)
+
+    def _take_record(
+        self, process: "Process", key: bytes, old: bytes, record: bytes
+    ) -> tuple[bytes, ...]:
+        dots: list[bytes] = []
+        for encoded in split_values(record):
+            dot = encoded[:16]
+            dots.append(dot)
+            known = self.dots.get(dot)
+            if known is None:
+                self._on_mint(process, key, old, record, dot, encoded)
+            elif known.encoded != encoded or known.write.key != key:
+                self._world.fail(
+                    f"dot twice: {process.machine.name} holds {dot.hex()} with another value than "
+                    f"{known.write.text}"
+                )
+        return tuple(dots)
+
+    def _on_mint(
+        self, process: "Process", key: bytes, old: bytes, record: bytes, dot: bytes, encoded: bytes
+    ) -> None:
+        world = self._world
+        value = Value(encoded)
+        write = self.writes.get(value.put_id)
+        if write is None or value.data != write.value or value.tombstone != write.tombstone:
+            world.fail(f"strange value: {process.machine.name} wrote {value.data!r}, nobody's put")
+            return
+        if dot[:8] != process.store.store_id:
+            world.fail(
+                f"strange dot: {process.machine.name} brings in {dot.hex()} for the first time"
+            )
+        if write.outcome == REFUSED:
+            world.fail(f"refused appears: {write.text} was refused and is written now")
+        history = self.keys.get(key)
+        if history is None:
+            history = self.keys[key] = KeyHistory(key, bool(record[1] & LWW))
+        mint = Mint(
+            dot, len(history.mints), encoded, write, process.machine.member, world.schedule.now
+        )
+        history.mints.append(mint)
+        self.dots[dot] = mint
+        write.key = key
+        write.mints.append(mint)
+        if not history.lww:
+            self._note_past(process, history, mint, old, record)
+        world.schedule.tell(f"{process.machine.name} mints {dot.hex()} for {write.text}")
+
+    def _note_past(
+        self, process: "Process", history: KeyHistory, mint: Mint, old: bytes, record: bytes
+    ) -> None:
+        write = mint.write
+        if write.read_first:
+            # The node itself has read, so only its record tells what it had seen.
+            past = history.mask_of(seen_of(record)) & ~mint.bit
+            for dot in alive(record):
+                known = self.dots.get(dot)
+                if known is not None:
+                    past &= ~known.bit
+            mint.past = past
+        elif write.context:
+            mint.past = history.mask_of(context_seen(write.context)) & ~mint.bit
+        history.superseded |= mint.past
+        if old:
+            kept = alive(record)
+            for dot in alive(old):
+                known = self.dots.get(dot)
+                if dot not in kept and known is not None and not mint.past & known.bit:
+                    self._world.fail(
+                        f"unseen destroyed: {write.text} at {process.machine.name} removed "
+                        f"{known.write.text}, which its writer had not seen"
+                    )
+        own = history.past_of_client.get(write.client, 0)
+        if own & ~mint.past or not own:
+            history.loose += 1
+        history.past_of_client[write.client] = own | mint.bit
+
+    # Copies that were acknowledged, and what becomes of them.
+
+    def covers(self, record: bytes, mint: Mint) -> bool:
+        """Whether a record has seen this dot, alive in it or not."""
+        if record[1] & LWW:
+            return order_of(record) >= mint.order
+        return seen_of(record).covers(mint.dot)
+
+    def holds(self, process: "Process", mint: Mint) -> bool:
+        holding = process.store.get(mint.write.key)
+        return bool(holding) and self.covers(record_of(holding or b""), mint)
+
+    def on_start(self, machine: "Machine") -> None:
+        """The log has been replayed and synced: what is there is durable."""
+        for copy in machine.copies:
+            copy.durable = True
+            copy.position = -1
+
+    def on_death(self, machine: "Machine", power: bool) -> None:
+        """A process ended; with ``power``, everything unsynced went with it."""
+        process = machine.process
+        for copy in machine.copies:
+            if machine.volatile:
+                copy.alive = False
+            elif copy.durable:
+                continue
+            elif process is None or copy.position < 0:
+                # Written by an earlier run and never synced since.
+                copy.alive = copy.alive and not power
+            else:
+                store = process.store
+                reached = store.durable_position if power else store.written_position
+                copy.alive = reached >= copy.position
+                copy.durable = power
+                copy.position = -1
+        self._forget_dead(machine)
+
+    def on_destroyed(self, machine: "Machine", key: bytes = b"", since: int = -1) -> None:
+        """What a machine held is gone: all of it, one key, or what came after a moment."""
+        for copy in machine.copies:
+            if (not key or copy.key == key) and copy.taken_at > since:
+                copy.alive = False
+        self._forget_dead(machine)
+
+    def _forget_dead(self, machine: "Machine") -> None:
+        machine.copies = [copy for copy in machine.copies if copy.alive]

@@ -1,0 +1,258 @@
+"""One seed from its plan to its judgement, and many seeds with their totals.
+
+A run has five parts: the cluster starts and makes its tables; clients work while faults happen;
+everything is healed; every key is read through several nodes, with all owners, which mends what
+differs; and the end is judged. ``python -m kvorum simulate --seed N --trace`` replays one.
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvorum.client.requests import Get, Request, Waiter, ask_create
+from kvorum.simulator.faults import strike
+from kvorum.simulator.plan import SECOND, Plan, TablePlan, draw_plan
+from kvorum.simulator.trace import Trace
+from kvorum.simulator.workload import Operation, SimulatedClient
+from kvorum.simulator.world import World
+
+SETTLE: Final = 2 * SECOND  # from the heal, and the last answer, to the first final read
+PATIENCE: Final = 60 * SECOND  # in which every request of a healed world has long ended
+READ_ROUNDS: Final = 2
+READ_TRIES: Final = 8
+READS_AT_ONCE: Final = 8
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one seed."""
+
+    seed: int
+    failures: list[str]
+    digest: str
+    operations: int
+    faults: dict[str, int]
+    counts: dict[str, int]
+    counters: dict[str, int]
+    virtual_microseconds: int
+    events: int
+    inside: bool
+    outside_promise: int
+    plan: str
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What came of many."""
+
+    seeds: int = 0
+    inside: int = 0  # seeds whose faults leave every promise standing
+    operations: int = 0
+    events: int = 0
+    virtual_microseconds: int = 0
+    outside_promise: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    failed: list[Result] = field(default_factory=list)
+
+    def add(self, result: Result) -> None:
+        self.seeds += 1
+        self.inside += result.inside
+        self.operations += result.operations
+        self.events += result.events
+        self.virtual_microseconds += result.virtual_microseconds
+        self.outside_promise += result.outside_promise
+        for total, part in (
+            (self.faults, result.faults),
+            (self.counts, result.counts),
+            (self.counters, result.counters),
+        ):
+            for name, count in part.items():
+                total[name] = total.get(name, 0) + count
+        if result.failures:
+            self.failed.append(result)
+
+    @property
+    def fault_count(self) -> int:
+        return sum(self.faults.values())
+
+    @property
+    def virtual_hours(self) -> float:
+        return self.virtual_microseconds / 3_600_000_000
+
+
+class _Answered(Waiter):
+    """Notes that a request is done."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def settled(self) -> None:
+        self.done = True
+
+
+class FinalRead(Operation):
+    """A read of the end: of all owners, through one member, until it succeeds."""
+
+    __slots__ = ()
+
+
+class Run:
+    """One seed."""
+
+    def __init__(self, plan: Plan, keep_trace: bool = False) -> None:
+        self.plan = plan
+        self.trace = Trace(keep_trace)
+        self.trace.add(0, f"seed {plan.seed}: {plan.describe()}")
+        self.world = World(plan, self.trace)
+        self._outside = 0
+
+    def result(self) -> Result:
+        """Run it all."""
+        world = self.world
+        try:
+            self._live()
+        except Exception:
+            world.fail(f"exception: {traceback.format_exc()}")
+        world.stop()
+        return Result(
+            self.plan.seed, world.failures, self.trace.digest, world.operations, world.faults,
+            world.counts, world.counters, world.schedule.now, world.schedule.events,
+            self.plan.inside, self._outside, self.plan.describe(), self.trace.text(),
+        )  # fmt: skip
+
+    def _live(self) -> None:
+        world = self.world
+        world.start()
+        self._make_tables()
+        clients = [world.add_client() for _ in range(self.plan.clients)]
+        begin = world.schedule.now
+        self._schedule_work(clients, begin)
+        self._schedule_faults(begin)
+        world.schedule.run_until(begin + self.plan.duration)
+        world.heal()
+        limit = world.schedule.now + PATIENCE
+        world.schedule.run_until(limit, lambda: not world.busy)
+        for client in world.clients:
+            for operation in client.pending:
+                world.fail(f"endless: {client.name} waits for {operation.kind} {operation.name}")
+        if world.failures:
+            return
+        world.schedule.run_until(world.schedule.now + SETTLE)
+        self._read_everything()
+        self._outside = world.checks.judge_end()
+
+    def _make_tables(self) -> None:
+        world = self.world
+        maker = world.add_client()
+        for table in self.plan.tables[1:]:
+            for _ in range(READ_TRIES):
+                if self._ask(maker, self._creation(table)):
+                    break
+            else:
+                world.fail(f"unavailable: the table {table.name} could not be made")
+        world.clients.remove(maker)
+        maker.step(lambda session: session.close())
+
+    def _creation(self, table: TablePlan) -> Request[object]:
+        return ask_create(
+            table.name, table.r, table.w, "lww" if table.lww else "siblings",
+            table.durability.name.lower(), None, table.ttl_seconds or None, None, None,
+        )  # type: ignore[return-value]  # fmt: skip
+
+    def _ask(self, client: SimulatedClient, request: Request[object]) -> bool:
+        answered = _Answered()
+        request.waiter = answered
+        client.step(lambda session: session.submit(request))
+        schedule = self.world.schedule
+        schedule.run_until(schedule.now + PATIENCE, lambda: answered.done)
+        if request.error is not None:
+            schedule.tell(f"{client.name}: {request.error}")
+            schedule.run_until(schedule.now + SECOND // 2)
+        return answered.done and request.error is None
+
+    def _schedule_work(self, clients: list[SimulatedClient], begin: int) -> None:
+        schedule = self.world.schedule
+        random = schedule.random_for("work")
+        left = self.plan.operations
+        while left > 0:
+            size = min(random.randint(1, self.plan.burst), left)
+            left -= size
+            client = random.choice(clients)
+            schedule.at(begin + random.randrange(self.plan.duration), client.work, size)
+
+    def _schedule_faults(self, begin: int) -> None:
+        schedule = self.world.schedule
+        random = schedule.random_for("faults")
+        for _ in range(self.plan.faults):
+            kind = random.choice(self.plan.kinds)
+            time = begin + random.randrange(self.plan.duration)
+            schedule.at(time, strike, self.world, kind)
+
+    # The end.
+
+    def _read_everything(self) -> None:
+        world = self.world
+        names: dict[str, TablePlan] = {}
+        for write in world.history.writes.values():
+            names[write.name] = write.table
+        reader = world.add_client()
+        members = list(world.machines)
+        for turn in range(READ_ROUNDS):
+            wanted = list(names.items())
+            for tries in range(READ_TRIES):
+                wanted = self._read(reader, wanted, members[(turn + tries) % len(members)])
+                if not wanted:
+                    break
+                world.schedule.run_until(world.schedule.now + SECOND // 2)
+            for name, _ in wanted:
+                world.fail(f"unavailable: {name} cannot be read though everything is healed")
+            world.schedule.run_until(world.schedule.now + SECOND // 2)
+
+    def _read(
+        self, reader: SimulatedClient, wanted: list[tuple[str, TablePlan]], target: int
+    ) -> list[tuple[str, TablePlan]]:
+        """Read keys with all their owners through one member; what failed."""
+        world = self.world
+        failed: list[tuple[str, TablePlan]] = []
+        for first in range(0, len(wanted), READS_AT_ONCE):
+            reads: list[FinalRead] = []
+            for name, table in wanted[first : first + READS_AT_ONCE]:
+                read = FinalRead(reader, "final", table, name.partition("/")[2])
+                reads.append(read)
+                reader.step(lambda session, read=read: reader.get(read, self.plan.n, target))
+            world.schedule.run_until(world.schedule.now + PATIENCE, lambda: not reader.pending)
+            for read in reads:
+                request = read.request
+                if not isinstance(request, Get) or not request.done or request.error is not None:
+                    failed.append((read.name, read.table))
+        return failed
+
+
+def run_seed(seed: int, keep_trace: bool = False) -> Result:
+    """Run one seed; the same seed gives the same result, trace and all."""
+    return Run(draw_plan(seed), keep_trace).result()
+
+
+def run_seeds(
+    seeds: range, processes: int, keep_going: Callable[[Result], bool] = lambda result: True
+) -> Iterator[Result]:
+    """Run seeds, several processes at once, in whatever order they end."""
+    if processes <= 1:
+        for seed in seeds:
+            result = run_seed(seed)
+            yield result
+            if not keep_going(result):
+                return
+        return
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        for result in pool.imap_unordered(run_seed, seeds, chunksize=4):
+            yield result
+            if not keep_going(result):
+                return

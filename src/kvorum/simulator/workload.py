@@ -1,0 +1,277 @@
+"""What clients do: real sessions, driven by virtual time, with a mind for trouble.
+
+Each client is one session of the real client library. It works in bursts, several requests at
+one moment on few keys, holds contexts for long, and uses what it holds: reads, writes with the
+context of an old read or of its last put, reads and merges, writes blindly, deletes with and
+without a context, overrides ``r``, ``w`` and durability, and lets some puts be retried
+elsewhere. Every outcome goes to the checkers.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from kvorum.client.addresses import Address
+from kvorum.client.requests import Get, Put, Request, Waiter, make_delete, make_get, make_put
+from kvorum.client.session import Session, Shell
+from kvorum.errors import OutcomeUnknown
+from kvorum.model.hashing import engine_key
+from kvorum.model.quorum import Durability, disk_acks_needed
+from kvorum.simulator.history import OK, REFUSED, UNKNOWN, Write
+from kvorum.simulator.network import Attempt, End, Receiver
+from kvorum.simulator.plan import TablePlan
+
+if TYPE_CHECKING:
+    from kvorum.simulator.world import World
+
+FIRST_CLIENT: Final = 1001
+SHELL_START: Final = 1_000_000_000  # a client's steady clock when its world begins
+
+# What a client does, and how often in a hundred.
+MIX: Final = (
+    ("get", 30), ("put", 25), ("update", 20), ("blind", 8), ("delete", 7), ("remove", 5),
+    ("reread", 5),
+)  # fmt: skip
+
+
+class Channel(Receiver):
+    """One connection of a client."""
+
+    __slots__ = ("attempt", "client", "end", "number")
+
+    def __init__(self, client: "SimulatedClient", number: int, target: int) -> None:
+        self.client = client
+        self.number = number
+        self.end: End | None = None
+        self.attempt: Attempt = client.world.network.connect(client.host, target, self)
+
+    def on_connected(self, end: End) -> None:
+        self.end = end
+        self.client.step(lambda session: session.on_opened(self.number))
+
+    def on_refused(self, cause: str) -> None:
+        self.client.channels.pop(self.number, None)
+        self.client.step(lambda session: session.on_closed(self.number, cause, True))
+
+    def on_data(self, data: bytes) -> None:
+        self.client.step(lambda session: session.on_received(self.number, data))
+
+    def on_end(self, cause: str) -> None:
+        self.client.channels.pop(self.number, None)
+        self.client.step(lambda session: session.on_closed(self.number, cause))
+
+
+class Operation(Waiter):
+    """One thing a client does, in one request or two."""
+
+    __slots__ = ("client", "key", "kind", "name", "request", "started_at", "table", "write")
+
+    def __init__(self, client: "SimulatedClient", kind: str, table: TablePlan, key: str) -> None:
+        self.client = client
+        self.kind = kind
+        self.table = table
+        self.key = key
+        self.name = f"{table.name}/{key}"
+        self.request: Request[Any] | None = None
+        self.started_at = client.world.schedule.now
+        self.write: Write | None = None
+
+    def settled(self) -> None:
+        self.client.done.append(self)
+
+
+class SimulatedClient(Shell):
+    """One user of the cluster."""
+
+    def __init__(self, world: "World", host: int) -> None:
+        self.world = world
+        self.host = host
+        self.name = f"client{host - FIRST_CLIENT + 1}"
+        self.random = world.schedule.random_for(f"client/{host}")
+        self.channels: dict[int, Channel] = {}
+        self.done: list[Operation] = []
+        self.pending: dict[Operation, None] = {}
+        self.held: dict[str, bytes] = {}  # key -> the context held
+        self.now = SHELL_START
+        self._written = 0
+        self._wakes_at = -1
+        topology = world.ring.topology
+        addresses = [Address(member.host, member.port) for member in topology.members]
+        self._members = {(one.host, one.port): one.id for one in topology.members}
+        self.random.shuffle(addresses)
+        self.session = Session(
+            self, addresses[: self.random.randint(1, len(addresses))], self.random.randbytes(8),
+            request_timeout=world.plan.client_timeout,
+        )  # fmt: skip
+
+    # What a session asks of the world.
+
+    def open(self, channel: int, address: Address) -> None:
+        target = self._members[address.host, address.port]
+        self.channels[channel] = Channel(self, channel, target)
+
+    def send(self, channel: int, frame: bytes) -> None:
+        found = self.channels.get(channel)
+        if found is not None and found.end is not None:
+            found.end.send(frame)
+
+    def close(self, channel: int) -> None:
+        found = self.channels.pop(channel, None)
+        if found is not None:
+            found.attempt.given_up = True
+            if found.end is not None:
+                found.end.close()
+
+    def step(self, job: Any) -> None:
+        """Let the session do one thing, then see to what came of it."""
+        self.now = SHELL_START + self.world.schedule.now
+        job(self.session)
+        while self.done:
+            done, self.done = self.done, []
+            for operation in done:
+                self._conclude(operation)
+        deadline = self.session.next_deadline()
+        if deadline >= 0:
+            due = deadline - SHELL_START
+            if self._wakes_at < 0 or due < self._wakes_at:
+                self._wakes_at = max(due, self.world.schedule.now)
+                self.world.schedule.at(self._wakes_at, self._advance, self._wakes_at)
+
+    def _advance(self, due: int) -> None:
+        if self._wakes_at == due:
+            self._wakes_at = -1
+            self.step(lambda session: session.advance())
+
+    # What the user does.
+
+    def work(self, operations: int) -> None:
+        """A burst, now."""
+        for _ in range(operations):
+            plan = self.world.plan
+            draw = self.random.randrange(100)
+            kind = ""
+            for kind, share in MIX:
+                draw -= share
+                if draw < 0:
+                    break
+            table = self.random.choice(plan.tables)
+            key = f"k{self.random.randrange(plan.keys)}"
+            self.step(lambda session, kind=kind, table=table, key=key: self._do(kind, table, key))
+
+    def _do(self, kind: str, table: TablePlan, key: str) -> None:
+        operation = Operation(self, kind, table, key)
+        self.world.operations += 1
+        self.world.count(f"operation {kind}")
+        if kind in ("get", "update", "reread"):
+            self.get(operation, None)
+        else:
+            self._put(operation, self.held.get(operation.name), b"")
+
+    def get(self, operation: Operation, r: int | None, target: int = 0) -> None:
+        if operation.kind == "reread" and self.random.random() < 0.5:
+            r = self.random.randint(1, self.world.plan.n)
+        key, _, sort_key = operation.key.partition("/")
+        request = make_get(operation.table.name, key, sort_key, r, None)
+        request.target = target
+        self._submit(operation, request)
+
+    def _submit(self, operation: Operation, request: Get | Put) -> None:
+        operation.started_at = self.world.schedule.now
+        operation.request = request
+        request.waiter = operation
+        self.pending[operation] = None
+        self.session.submit(request)
+        write = operation.write
+        if isinstance(request, Put) and write is not None:
+            # The session has given it its id; nothing has left before this moment ends.
+            write.put_id = request.put_id
+            write.text = f"{self.name} {operation.kind} {request.counter} of {operation.name}"
+            self.world.history.sent(write)
+
+    def _put(self, operation: Operation, context: bytes | None, value: bytes) -> None:
+        plan = self.world.plan
+        random = self.random
+        table = operation.table
+        self._written += 1
+        kind = operation.kind
+        if not value and kind not in ("delete", "remove"):
+            value = self._value()
+        if kind == "blind":
+            context = None
+        w: int | None = None
+        durability: str | None = None
+        if random.random() < 0.1:
+            w = random.randint(1, plan.n)
+        if random.random() < 0.1:
+            durability = random.choice(("one", "quorum", "all"))
+        retry = random.random() < 0.2
+        key, _, sort_key = operation.key.partition("/")
+        if kind in ("delete", "remove"):
+            put = make_delete(
+                table.name, key, context if kind == "delete" else None, sort_key, w, durability,
+                None, retry,
+            )  # fmt: skip
+        else:
+            put = make_put(
+                table.name, key, value, context, sort_key, None, w, durability, None, "", retry
+            )
+        level = Durability[durability.upper()] if durability else table.durability
+        needed = min(w or table.w, plan.n)
+        operation.write = Write(
+            b"", self.name, operation.name, table, put.value, kind in ("delete", "remove"),
+            put.context, kind == "remove" or (kind == "delete" and context is None), needed,
+            disk_acks_needed(int(level), needed), self.world.schedule.now,
+        )  # fmt: skip
+        self._submit(operation, put)
+
+    def _value(self) -> bytes:
+        size = self.world.plan.value_bytes
+        tail = b"." * self.random.randrange(size + 1)
+        return f"{self.name}-{self._written}".encode() + tail
+
+    def _conclude(self, operation: Operation) -> None:
+        request = operation.request
+        assert request is not None
+        del self.pending[operation]
+        if isinstance(request, Put):
+            self._conclude_put(operation, request)
+            return
+        error = request.error
+        if error is not None:
+            self.world.count(f"get {type(error).__name__}")
+            self.world.schedule.tell(f"{self.name} {operation.kind} {operation.name}: {error}")
+            return
+        found = request.outcome()
+        self.world.count("get ok")
+        key = self._engine_key(request)
+        shown = b", ".join(one.value or b"-" for one in found.siblings)[:80].decode()
+        self.world.schedule.tell(f"{self.name} {operation.kind} {operation.name}: [{shown}]")
+        self.world.checks.judge_get(key, operation.name, operation.started_at, found)
+        self.held[operation.name] = found.context
+        if operation.kind == "update":
+            operation.kind = "merge"
+            self._put(operation, found.context, self._value())
+
+    def _engine_key(self, request: Request[Any]) -> bytes:
+        assert isinstance(request, Get | Put)
+        return engine_key(
+            self.world.ring.hash_key, request.table_id, request.partition_key, request.sort_key
+        )
+
+    def _conclude_put(self, operation: Operation, put: Put) -> None:
+        write = operation.write
+        assert write is not None
+        world = self.world
+        error = put.error
+        if error is None:
+            write.outcome = OK
+            write.acked_at = world.schedule.now
+            stored = put.outcome()
+            world.checks.judge_put(write, stored)
+            self.held[operation.name] = stored.context
+        elif isinstance(error, OutcomeUnknown):
+            write.outcome = UNKNOWN
+        else:
+            write.outcome = REFUSED
+            if write.mints:
+                world.fail(f"refused appears: {write.text} was written, and refused: {error}")
+        world.count(f"put {write.outcome}")
+        world.schedule.tell(f"{self.name} {write.text}: {write.outcome} {error or ''}")
