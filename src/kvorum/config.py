@@ -2,7 +2,10 @@
 
 Only values are checked here; files and environment variables are the command line's affair.
 Settings of tables stand in ``model/tables.py``, those of a cluster in its topology document.
+The reference page of settings is made from ``MEANINGS``.
 """
+
+from typing import Final
 
 import msgspec
 
@@ -41,9 +44,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     # Where values begin to travel on a connection of their own.
     large_bytes: int = 64 << 10
 
-    # Memory for the overlay before it is moved into the engine, and its greatest age.
+    # Memory for the overlay before it is moved into the engine.
     flush_bytes: int = 16 << 20
-    flush_interval_ms: int = 1_000
 
     @property
     def frame_bytes_max(self) -> int:
@@ -57,13 +59,38 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return max(self.value_bytes_max + self.context_bytes_max + keys + 1024, 1 << 16)
 
 
+MEANINGS: Final[dict[str, str]] = {
+    "partition_key_bytes_max": "longest partition key that is taken",
+    "sort_key_bytes_max": "longest sort key that is taken; 0: none is",
+    "value_bytes_max": "longest value that is taken",
+    "context_bytes_max": "longest context that is taken",
+    "requests_in_flight_max": "requests of all clients under way at a time; more are refused",
+    "requests_in_flight_per_client_max": "requests of one connection under way at a time",
+    "clients_max": "connections of clients at a time; more are refused",
+    "client_output_bytes_max": "answers that a client has not read before it is cut off",
+    "peer_queue_bytes_max": "what waits for one other node before more is refused",
+    "batch_bytes_max": "bytes of one batch to another node",
+    "overlay_bytes_max": "memory for writes not yet in the engine; past it, puts are refused",
+    "remembered_puts_max": "put ids remembered, so that a put sent again is not written again",
+    "request_timeout_ms": "how long a request may take before its outcome is told as unknown",
+    "retry_window_ms": "how long a put may be sent again under its id",
+    "max_clock_skew_ms": "how far clocks may differ before last-write-wins puts are refused here",
+    "ping_interval_ms": "how often each other node is asked whether it is there",
+    "peer_dead_timeout_ms": "silence after which a connection to another node is given up",
+    "reconnect_first_ms": "first pause before a lost connection is tried again",
+    "reconnect_last_ms": "longest pause between attempts; the pauses double up to it",
+    "stop_timeout_ms": "how long a node that is stopping lets requests finish",
+    "large_bytes": "size from which records travel on a connection of their own",
+    "flush_bytes": "writes gathered in memory before they are moved into the engine",
+}
+
 _POSITIVE = (
     "partition_key_bytes_max", "value_bytes_max", "context_bytes_max", "requests_in_flight_max",
     "requests_in_flight_per_client_max", "clients_max", "client_output_bytes_max",
     "peer_queue_bytes_max", "batch_bytes_max", "overlay_bytes_max", "remembered_puts_max",
     "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms", "ping_interval_ms",
     "peer_dead_timeout_ms", "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms",
-    "large_bytes", "flush_bytes", "flush_interval_ms",
+    "large_bytes", "flush_bytes",
 )  # fmt: skip
 
 
