@@ -47,7 +47,7 @@ class RunningCluster(LocalCluster):
                 self.wait_until_ready()
             except NodeFailed as failure:
                 # The kernel may have lent the port to somebody's outgoing connection meanwhile.
-                if failure.exit_code != IN_USE or "address already in use" not in str(failure):
+                if failure.exit_code != IN_USE or "port" not in str(failure):
                     raise
             else:
                 return

@@ -209,9 +209,9 @@ class Story:
         for number, city in enumerate(self.cities):
             if number == total // 2:
                 self.cluster.processes[VICTIM].kill()
-                bar.console.print(
-                    f"   node {VICTIM} killed, with writes under way", style="bold red"
-                )
+                if not self.out.as_json:
+                    text = f"   node {VICTIM} killed, with writes under way"
+                    bar.console.print(text, style="bold red")
             yield city
             if number % PROGRESS_STEP == 0 or number == total - 1:
                 bar.update(task, completed=number + 1)

@@ -69,18 +69,24 @@ _WORDS: Final = {
 def report(error: KvorumError, as_json: bool) -> int:
     """Say on standard error what went wrong, and return its exit code."""
     code = exit_code_of(error)
+    text = str(error)
+    if isinstance(error, SiblingsError):
+        text = (
+            f"the key has {len(error.values)} values, written concurrently; kvorum get shows all "
+            "of them, kvorum put KEY MERGED_VALUE takes their place"
+        )
     word = "failed" if isinstance(error, CommandFailed | NodeFailed) else _WORDS[code]
     if as_json:
         document: dict[str, object] = {
             "error": word,
             "kind": type(error).__name__,
-            "message": str(error),
+            "message": text,
             "exit_code": code,
         }
         if isinstance(error, OutcomeUnknown) and error.put_id is not None:
             document["put_id"] = error.put_id.hex()
         sys.stderr.write(json.dumps(document) + "\n")
     else:
-        line = Text("kvorum: ", style="bold red").append(f"{word}: {error}", style="not bold")
+        line = Text("kvorum: ", style="bold red").append(f"{word}: {text}", style="not bold")
         Console(stderr=True, highlight=False, soft_wrap=True).print(line)
     return code

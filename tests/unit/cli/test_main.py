@@ -56,7 +56,7 @@ def test_an_error_in_json_says_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_error_for_people_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     error: KvorumError = SiblingsError((b"a", b"b"), b"")
     assert outcome.report(error, as_json=False) == 5
-    assert capsys.readouterr().err.startswith("kvorum: siblings: the key has 2 concurrent values")
+    assert capsys.readouterr().err.startswith("kvorum: siblings: the key has 2 values")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
