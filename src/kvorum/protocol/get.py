@@ -24,7 +24,7 @@ from kvorum.model.siblings import encode_shown, merge, needs_showing
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.ports import Mender, Reader
 from kvorum.protocol.replica_set import Owner, ReplicaSet
-from kvorum.wire.link import ELSEWHERE, MALFORMED, Asker
+from kvorum.wire.link import ELSEWHERE, FAILED_HERE, MALFORMED, Asker
 from kvorum.wire.requests import (
     FOUND,
     QUORUM_NOT_MET,
@@ -169,6 +169,12 @@ class GetCoordinator(Asker):
             link = self._owner(peer).large_link
             if link.get(self.key, self.replicas.epoch, NO_GENERATION, self):
                 return
+        if status == FAILED_HERE:
+            # Its copy is damaged. The next good record heals it, so it gets what is found.
+            if not self.answered:
+                self.versions.append((peer, EMPTY))
+            elif self.merged:
+                self._repair(peer)
         self._fail(peer)
 
     def on_lost(self, peer: int) -> None:
@@ -206,11 +212,12 @@ class GetCoordinator(Asker):
         text = f"{why}: {self.answered_mask.bit_count()} of r={self.r} did"
         if self.reader is not None:
             self.reader.on_read_failed(QUORUM_NOT_MET, text)
-            return
-        self.env.counters.gets_refused += 1
-        self.client.in_flight -= 1
-        if not self.client.closed:
-            self.client.send(refused_frame(self.request, QUORUM_NOT_MET, text))
+        else:
+            self.env.counters.gets_refused += 1
+            self.client.in_flight -= 1
+            if not self.client.closed:
+                self.client.send(refused_frame(self.request, QUORUM_NOT_MET, text))
+        self._mend()  # What was found may heal the very copies that were missing.
 
     def _answer(self) -> None:
         self.answered = True

@@ -35,6 +35,7 @@ from kvorum.wire.messages import (
 
 SPACE_STARTS: Final = b"\x00start"  # meta keys: starts remembered, by member
 STARTS_REMEMBERED: Final = 8  # of each member, the latest
+ID_BYTES: Final = 8  # of a store id, and of a nonce
 TWICE_PATIENCE: Final = 3_000_000  # how long another process may hold our place before we stop
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -68,7 +69,7 @@ class Peering:
         self.offsets: dict[int, int] = {}  # member -> microseconds its clock is ahead of ours
         self.volatile: dict[int, bool] = {}  # member -> it keeps nothing on a disk
         self.steady_base = env.wall - env.now
-        for key, encoded in store.scan(SPACE_STARTS, SPACE_STARTS + b"\xff", 65_536):
+        for key, encoded in store.scan(SPACE_STARTS, SPACE_STARTS + b"\xff" * 3, 65_536):
             member = int.from_bytes(key[len(SPACE_STARTS) :], "big")
             self._starts[member] = _decode_starts(encoded)
 
@@ -94,7 +95,8 @@ class Peering:
         if isinstance(answer, Reject):
             self._env.counters.handshakes_refused += 1
             self._env.report("handshake_refused", code=answer.code, text=answer.text)
-        elif hello.start is not None:
+        elif hello.role in NODE_ROLES:
+            assert hello.start is not None
             self._meet(hello.member, hello.start, hello.wall)
         return answer
 
@@ -130,7 +132,7 @@ class Peering:
         )  # fmt: skip
 
     def _judge_node(self, hello: Hello) -> Reject | None:
-        if hello.start is None or hello.cluster_id == b"":
+        if hello.start is None or hello.cluster_id == b"" or not _is_start(hello.start):
             return Reject("malformed", "a node's Hello names its cluster and its store's start")
         if self._ring.member(hello.member) is None:
             return Reject(
@@ -162,6 +164,8 @@ class Peering:
             return f"the node there belongs to another cluster, {welcome.cluster_id.hex()}"
         if welcome.member != member:
             return f"the node there is member {welcome.member}, not member {member}"
+        if not _is_start(welcome.start):
+            return "the node there does not name its store's start"
         remembered = welcome.remembered
         store = self._store
         if (
@@ -264,3 +268,10 @@ class Peering:
     @property
     def clock_is_off(self) -> bool:
         return is_off(list(self.offsets.values()), self._config.max_clock_skew_ms * 1000)
+
+
+def _is_start(start: StoreStart) -> bool:
+    """Whether what a peer says of its store can be one; it is kept, so it had better be."""
+    return (
+        len(start.store_id) == len(start.nonce) == ID_BYTES and 0 < start.start_count < 1 << 63
+    )

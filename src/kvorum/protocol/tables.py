@@ -42,6 +42,7 @@ from kvorum.wire.requests import BAD_REQUEST, OVERLOADED, UNKNOWN_TABLE
 
 SPACE_TABLES: Final = b"\x00table"  # meta keys: settings, by table id
 SPACE_SWEPT: Final = b"\x00swept"  # meta keys: ids of dropped tables whose records are all gone
+BEYOND_IDS: Final = b"\xff" * 9  # above every table id, one of eight bytes 0xff included
 CONFIRM_PATIENCE: Final = 1_000_000
 TABLES_MAX: Final = 10_000
 DROP_SLICE: Final = 256  # records of a dropped table removed at a time
@@ -97,9 +98,9 @@ class Tables:
             [default_table(topology.default_r, topology.default_w, topology.default_durability)]
         )
         self.dropped: dict[bytes, bytes] = {}  # table id -> engine key to go on removing from
-        for _, encoded in store.scan(SPACE_TABLES, SPACE_TABLES + b"\xff", TABLES_MAX):
+        for _, encoded in store.scan(SPACE_TABLES, SPACE_TABLES + BEYOND_IDS, TABLES_MAX):
             self._merge(_decode(encoded))
-        for key, _ in store.scan(SPACE_SWEPT, SPACE_SWEPT + b"\xff", TABLES_MAX):
+        for key, _ in store.scan(SPACE_SWEPT, SPACE_SWEPT + BEYOND_IDS, TABLES_MAX):
             self.dropped.pop(key[len(SPACE_SWEPT) :], None)
 
     def _merge(self, settings: TableSettings) -> bool:
@@ -120,7 +121,11 @@ class Tables:
 
     def on_update(self, update: TablesUpdate) -> TablesUpdated:
         for settings in update.tables:
-            if self._merge(settings):
+            problem = settings_problem(settings, self._ring.n)
+            if problem:
+                # Kept, it would stand in the way of every request and of the next start.
+                self._env.report("table_refused", table=settings.name, reason=problem)
+            elif self._merge(settings):
                 self._keep(settings)
                 self._env.report("table_learned", table=settings.name, dropped=settings.dropped)
         return TablesUpdated(update.number)

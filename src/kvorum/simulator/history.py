@@ -108,7 +108,7 @@ class Write:
 class KeyHistory:
     """Everything ever minted under one key."""
 
-    __slots__ = ("acked", "loose", "lww", "mints", "past_of_client", "superseded", "key")
+    __slots__ = ("acked", "key", "loose", "lww", "mints", "past_of_client", "superseded")
 
     def __init__(self, key: bytes, lww: bool) -> None:
         self.key = key

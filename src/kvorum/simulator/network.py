@@ -77,8 +77,16 @@ class End:
     """One side of a connection; what it sends stands in its queue until it arrives."""
 
     __slots__ = (
-        "closed", "host", "network", "number", "other", "owner", "path", "queue", "scheduled",
+        "closed",
+        "host",
         "last",
+        "network",
+        "number",
+        "other",
+        "owner",
+        "path",
+        "queue",
+        "scheduled",
     )  # fmt: skip
 
     other: "End"

@@ -370,4 +370,5 @@ class Process(Listener):
                     connection.end.vanish()
                 else:
                     connection.end.close()
+        self.env.counters.quarantined = self.store.buffer.quarantine_count
         self.world.add_counters(self.env.counters)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvorum.client.requests import Get, Request, Waiter, ask_create
+from kvorum.errors import UnknownTable
 from kvorum.simulator.faults import strike
 from kvorum.simulator.plan import SECOND, Plan, TablePlan, draw_plan
 from kvorum.simulator.trace import Trace
@@ -230,8 +231,16 @@ class Run:
             world.schedule.run_until(world.schedule.now + PATIENCE, lambda: not reader.pending)
             for read in reads:
                 request = read.request
-                if not isinstance(request, Get) or not request.done or request.error is not None:
-                    failed.append((read.name, read.table))
+                if isinstance(request, Get) and request.done and request.error is None:
+                    continue
+                if request is not None and isinstance(request.error, UnknownTable):
+                    if any(
+                        one.destroyed_at >= 0 or one.volatile for one in world.machines.values()
+                    ):
+                        # The table went with the disks that knew of it, and its keys with it.
+                        world.checks.lost_tables[read.table.name] = None
+                        continue
+                failed.append((read.name, read.table))
         return failed
 
 

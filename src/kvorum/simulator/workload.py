@@ -10,8 +10,9 @@ elsewhere. Every outcome goes to the checkers.
 from typing import TYPE_CHECKING, Any, Final
 
 from kvorum.client.addresses import Address
+from kvorum.client.connections import Shell
 from kvorum.client.requests import Get, Put, Request, Waiter, make_delete, make_get, make_put
-from kvorum.client.session import Session, Shell
+from kvorum.client.session import Session
 from kvorum.errors import OutcomeUnknown
 from kvorum.model.hashing import engine_key
 from kvorum.model.quorum import Durability, disk_acks_needed
@@ -26,10 +27,11 @@ FIRST_CLIENT: Final = 1001
 SHELL_START: Final = 1_000_000_000  # a client's steady clock when its world begins
 
 # What a client does, and how often in a hundred.
-MIX: Final = (
-    ("get", 30), ("put", 25), ("update", 20), ("blind", 8), ("delete", 7), ("remove", 5),
-    ("reread", 5),
-)  # fmt: skip
+MIX: Final = {
+    "get": 30, "put": 25, "update": 20, "blind": 8, "delete": 7, "remove": 5, "reread": 5,
+}  # fmt: skip
+KINDS: Final = tuple(MIX)
+SHARES: Final = tuple(MIX.values())
 
 
 class Channel(Receiver):
@@ -146,12 +148,7 @@ class SimulatedClient(Shell):
         """A burst, now."""
         for _ in range(operations):
             plan = self.world.plan
-            draw = self.random.randrange(100)
-            kind = ""
-            for kind, share in MIX:
-                draw -= share
-                if draw < 0:
-                    break
+            kind = self.random.choices(KINDS, SHARES)[0]
             table = self.random.choice(plan.tables)
             key = f"k{self.random.randrange(plan.keys)}"
             self.step(lambda session, kind=kind, table=table, key=key: self._do(kind, table, key))

@@ -120,4 +120,6 @@ class World:
         """Take in the counters of what still runs."""
         for machine in self.machines.values():
             if machine.process is not None:
-                self.add_counters(machine.process.env.counters)
+                counters = machine.process.env.counters
+                counters.quarantined = machine.process.store.buffer.quarantine_count
+                self.add_counters(counters)
