@@ -73,11 +73,15 @@ class ReplicaSet:
         return sorted(others, key=_rank_of, reverse=True)
 
     def able(self) -> int:
-        """The owners believed alive: ourselves, and whoever is connected and not silent."""
+        """The owners believed alive: ourselves, and whoever is connected and not mute.
+
+        Silence beyond the adaptive timeout is not enough: on a busy machine it comes and goes,
+        and a put that waits for it is better than one that is refused.
+        """
         mask = self.my_bit
         for owner in self.others:
             link = owner.link
-            if link.connected and not link.silent:
+            if link.connected and not link.mute:
                 mask |= owner.bit
         return mask
 

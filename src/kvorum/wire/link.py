@@ -44,6 +44,7 @@ ELSEWHERE: Final = 9  # get: the record is large; ask on the large connection
 MALFORMED: Final = 10
 
 COUNT_MAX: Final = 65_535
+MUTE_AFTER: Final = 2_000_000  # without any answer, a peer is no longer believed alive
 _NUMBERS: Final = 0xFFFFFFFF
 
 _head = Struct("<BBHI")
@@ -120,7 +121,7 @@ class Link:
 
     __slots__ = (
         "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_unsent", "_wants_mark",
-        "batch_bytes_max", "connected", "heard_at", "in_flight", "latency", "owed_bytes",
+        "batch_bytes_max", "connected", "heard_at", "in_flight", "latency", "mute", "owed_bytes",
         "peer", "queue_bytes_max", "silent", "unmarked",
     )  # fmt: skip
 
@@ -132,7 +133,8 @@ class Link:
         self.queue_bytes_max = queue_bytes_max
         self.latency = Latency()
         self.connected = False
-        self.silent = False  # an adaptive timeout has passed without any answer
+        self.silent = False  # an adaptive timeout has passed without any answer: ask others first
+        self.mute = False  # so long without any answer that the peer is not believed alive
         self.heard_at = 0
         self.owed_bytes = 0  # of entries that lack their answer
         self.in_flight: deque[Batch] = deque()
@@ -151,6 +153,7 @@ class Link:
         assert not self.connected
         self.connected = True
         self.silent = False
+        self.mute = False
         self.heard_at = now
         self._number = 0
 
@@ -236,6 +239,7 @@ class Link:
             )
         self.owed_bytes -= batch.size
         self.silent = False
+        self.mute = False
         self.heard_at = now
         self.latency.observe(now - batch.sent_at)
         if batch.wants_mark:
@@ -311,6 +315,8 @@ class Link:
                 batch.hedged = True
                 for asker in batch.askers:
                     asker.on_slow(self.peer)
+            if elapsed >= MUTE_AFTER and now - self.heard_at >= MUTE_AFTER:
+                self.mute = True
             if elapsed >= timeout and not batch.abandoned:
                 batch.abandoned = True
                 self.silent = True
