@@ -18,26 +18,10 @@ import kvorum
 from kvorum.cli import main
 from kvorum.cli.processes import free_ports
 from tests.support.cluster import running_cluster
+from tests.support.ports import free_row
 
 KVORUM = (sys.executable, "-m", "kvorum")
 PATIENCE_SECONDS = 30
-
-
-def free_row(count: int) -> int:
-    """The first of so many free ports in a row, away from those the kernel lends by itself."""
-    for first in range(20_000 + os.getpid() % 5_000, 32_000, 8):
-        if all(is_free(first + offset) for offset in range(count)):
-            return first
-    raise AssertionError("no free ports")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as trial:
-        try:
-            trial.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class NodeProcess:
                 pass_fds=(self._parent,),
                 process_group=0,
             )
+        self.data.with_name(f"{self.name}.pid").write_text(f"{self._process.pid}\n")
         self.wanted = True
 
     def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> int:

@@ -114,7 +114,7 @@ def _row(topology: Topology, index: int, answer: StatusAnswer | KvorumError) -> 
         str(answer.in_flight),
         size_text(answer.overlay_bytes),
         f"{answer.clock_offset / 1000:.1f} ms",
-        f"{answer.software}, protocol {answer.protocol_version}",
+        answer.software.removeprefix("kvorum "),
     ]
 
 

@@ -89,9 +89,15 @@ def get(
     if raw:
         out.raw(found.values[0])
     elif not as_json:
-        for value in found.values:
-            out.value(value)
+        for sibling in oldest_first(found):
+            if sibling.value is not None:
+                out.value(sibling.value)
         _comment(out, found)
+
+
+def oldest_first(found: Found) -> list[Sibling]:
+    """The siblings in the order of their clocks, which is the one that people expect."""
+    return sorted(found.siblings, key=lambda sibling: (sibling.clock, sibling.dot))
 
 
 def _comment(out: Output, found: Found) -> None:
@@ -262,10 +268,11 @@ def _show_stored(out: Output, key: str, stored: Stored, topology: Topology) -> N
 
 
 def _found_document(key: str, found: Found, topology: Topology) -> dict[str, object]:
+    siblings = oldest_first(found)
     return {
         "key": key,
         "deleted": found.deleted,
-        "values": [bytes_document(value) for value in found.values],
+        "values": [bytes_document(one.value) for one in siblings if one.value is not None],
         "siblings": [
             {
                 "deleted": one.value is None,
@@ -275,7 +282,7 @@ def _found_document(key: str, found: Found, topology: Topology) -> dict[str, obj
                 "content_type": one.content_type,
                 "put_id": one.put_id.hex(),
             }
-            for one in found.siblings
+            for one in siblings
         ],
         "coordinator": member_name(topology, found.coordinator),
         "replicas": [member_name(topology, member) for member in found.replicas],

@@ -1,0 +1,68 @@
+"""README and tutorial are run as they stand, and so are the examples."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import running_cluster
+from tests.support.ports import free_row
+from tests.support.sessions import Shell, matches
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = {
+    "shopping_cart.py": """\
+siblings: ['["book", "lamp"]', '["book", "pen"]']
+merged:   ["book", "lamp", "pen"]
+""",
+    "many_at_once.py": """\
+written: 1000
+read:    1000
+left:    0
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "at_least"),
+    [("README.md", 8), ("docs/tutorial/three-nodes-on-your-laptop.md", 20)],
+)
+def test_what_the_document_shows_is_what_happens(
+    tmp_path: Path, document: str, at_least: int
+) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    with Shell(tmp_path, free_row(3)) as shell:
+        assert shell.run(text) >= at_least
+
+
+def test_every_example_runs() -> None:
+    assert sorted(EXAMPLES) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    with running_cluster() as cluster:
+        for name, expected in EXAMPLES.items():
+            done = subprocess.run(
+                [sys.executable, str(ROOT / "examples" / name)],
+                env=os.environ | {"KVORUM_NODES": ",".join(cluster.addresses)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = [part.partition(")")[0] for part in text.split("](")[1:]]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_a_document_that_is_wrong_is_noticed() -> None:
+    assert matches("ok: a (os)\nx  y\n...\n", "ok: b\nx\ty\nanything\nat all\n")
+    assert not matches("x y z", "x y")
+    assert not matches("a.c", "abc")
