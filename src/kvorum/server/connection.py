@@ -52,7 +52,7 @@ class Connection(ClientPort):
         except (FrameInvalid, MessageInvalid) as error:
             turns.env.counters.bad_frames += 1
             turns.env.report("bad_frames", peer=self.peer_name(), reason=str(error))
-            self.on_invalid(str(error))
+            self.on_invalid(str(error), data)
             self.end()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -82,8 +82,8 @@ class Connection(ClientPort):
     def take(self, payloads: list[bytes]) -> None:
         raise NotImplementedError
 
-    def on_invalid(self, text: str) -> None:
-        """Malformed bytes came; the connection ends after this."""
+    def on_invalid(self, text: str, data: bytes) -> None:
+        """Malformed bytes came, the last of them ``data``; the connection ends after this."""
 
     def on_closed(self) -> None:
         raise NotImplementedError

@@ -58,7 +58,7 @@ class Listener:
 class Accepted(Connection):
     """One accepted connection, from its first byte to its end."""
 
-    __slots__ = ("_batches", "_first_bytes", "_hello", "_listener", "_role", "_timer")
+    __slots__ = ("_batches", "_hello", "_listener", "_role", "_timer")
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener.turns, listener.config.client_output_bytes_max)
@@ -67,21 +67,9 @@ class Accepted(Connection):
         self._hello: Hello | None = None
         self._batches: BatchServer | None = None
         self._timer = listener.turns.loop.call_later(HELLO_PATIENCE, self._on_patience)
-        self._first_bytes = True
 
     def on_open(self) -> None:
         self._listener.open[self] = None
-
-    def data_received(self, data: bytes) -> None:
-        if self._first_bytes:
-            self._first_bytes = False
-            if data[:4] in HTTP_STARTS:
-                self.turns.begin()
-                self.turns.env.counters.bad_frames += 1
-                self.send(HTTP_ANSWER)
-                self.end()
-                return
-        super().data_received(data)
 
     def take(self, payloads: list[bytes]) -> None:
         role = self._role
@@ -154,8 +142,12 @@ class Accepted(Connection):
         if frame:
             self.send(frame)
 
-    def on_invalid(self, text: str) -> None:
-        if self._role == _STRANGER:
+    def on_invalid(self, text: str, data: bytes) -> None:
+        if self._role != _STRANGER:
+            return
+        if data[:4] in HTTP_STARTS:
+            self.send(HTTP_ANSWER)
+        else:
             self.send(encode(Reject("malformed", f"{text}; this is a kvorum node's native port")))
 
     def on_closed(self) -> None:
