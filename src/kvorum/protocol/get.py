@@ -157,6 +157,8 @@ class GetCoordinator(Asker):
         self.versions.append((peer, record))
         if self.answered_mask.bit_count() >= self.r:
             self._answer()
+        elif self.failed:
+            self._judge()
 
     def _owner(self, peer: int) -> Owner:
         for owner in self.replicas.others:
@@ -195,11 +197,9 @@ class GetCoordinator(Asker):
             self._ask_next()
 
     def _judge(self) -> None:
-        if self.answered:
-            return
-        if self.answered_mask.bit_count() >= self.r:
-            self._answer()
-        elif not (self.asked & ~self.answered_mask & ~self.failed) and not self.order:
+        """Refuse as soon as ``r`` answers can no longer come."""
+        hopeful = self.asked & ~self.failed
+        if hopeful.bit_count() + len(self.order) < self.r:
             self._refuse("too few of the key's owners can answer")
 
     def expire(self) -> None:

@@ -208,6 +208,10 @@ class Node:
         self.env.report("peer_connected", member=member)
         self.requests.on_peer_open(member)
 
+    def on_large_open(self, member: int) -> None:
+        """Our connection to ``member`` for large values stands, and its link is open."""
+        self.requests.on_peer_open(member)
+
     def on_data_closed(self, member: int) -> None:
         """Our data connection to ``member`` has ended, and its link is closed."""
         self.env.counters.peer_losses += 1

@@ -56,9 +56,10 @@ class Requests(Finisher):
     """Takes clients' requests for one node."""
 
     __slots__ = (
-        "_buffer", "_config", "_env", "_forwarder", "_locators", "_minter", "_own_copy",
-        "_own_disk", "_peering", "_registry", "_replica", "_request_timeout", "_retry_window",
-        "_ring", "_store", "_watch", "clock_is_off", "ledger", "open", "replica_sets",
+        "_buffer", "_config", "_env", "_forwarder", "_locators", "_looked_at", "_minter",
+        "_own_copy", "_own_disk", "_peering", "_registry", "_replica", "_request_timeout",
+        "_retry_window", "_ring", "_store", "_watch", "clock_is_off", "ledger", "open",
+        "replica_sets",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +86,7 @@ class Requests(Finisher):
         self.ledger = Ledger(self._retry_window, config.remembered_puts_max)
         # Begun and perhaps answered, in order of their start; swept from the head.
         self.open: deque[PutCoordinator | GetCoordinator] = deque()
+        self._looked_at = -1  # when all of it was looked at last
         self.replica_sets = ReplicaSets(env, ring, me, store.volatile)
         self._own_disk: deque[tuple[int, PutCoordinator]] = deque()
 
@@ -126,6 +128,7 @@ class Requests(Finisher):
         if not self._is_new(client, request, client_id, counter, first_sent, lowest_open):
             return
         if self._is_full(client):
+            self._env.counters.overloads += 1
             self._refuse_put(client, request, OVERLOADED, "too many requests are in flight here")
             return
         client.in_flight += 1
@@ -194,10 +197,11 @@ class Requests(Finisher):
         return True
 
     def _resume(self, client: ClientPort, request: int, put: PutCoordinator) -> None:
-        if not put.answered:
-            put.client.in_flight -= 1
+        if put.answered:
+            self.open.append(put)
+        else:
+            put.client.in_flight -= 1  # It stands in the queue already, and keeps its deadline.
         client.in_flight += 1
-        self.open.append(put)
         put.resume(client, request)
 
     def _begin_put(
@@ -366,9 +370,18 @@ class Requests(Finisher):
         if client.in_flight >= config.requests_in_flight_per_client_max:
             return True
         if len(self.open) >= config.requests_in_flight_max:
-            self.sweep()
+            self._forget_answered()
             return len(self.open) >= config.requests_in_flight_max
         return False
+
+    def _forget_answered(self) -> None:
+        """Let go of what is answered, also behind a head that is not.
+
+        Once a turn at most: it looks at everything.
+        """
+        if self._looked_at != self._env.now:
+            self._looked_at = self._env.now
+            self.open = deque(request for request in self.open if not request.answered)
 
     def _refuse_put(self, client: ClientPort, request: int, code: int, text: str) -> None:
         self._env.counters.puts_refused += 1
@@ -400,7 +413,7 @@ class Requests(Finisher):
             waiting.popleft()[1].on_own_disk()
 
     def on_peer_open(self, member: int) -> None:
-        """The member's data connection is back: give it what was lost with the last one."""
+        """One of the member's connections is back: give it what was lost with the last one."""
         for request in list(self.open):
             if isinstance(request, PutCoordinator) and not request.answered and request.lost:
                 request.ask_again(member)

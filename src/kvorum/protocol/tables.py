@@ -25,6 +25,7 @@ from kvorum.model.tables import (
 )
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.timers import Timed, Timers
+from kvorum.storage.engine import EngineFailed
 from kvorum.storage.store import Store
 from kvorum.wire.codec import encode
 from kvorum.wire.messages import (
@@ -131,10 +132,12 @@ class Tables:
         return TablesUpdated(update.number)
 
     def on_updated(self, member: int, updated: TablesUpdated) -> None:
-        change = self._changes.get(updated.number)
-        if change is not None:
-            change.waiting.pop(member, None)
-            self._finish_if_ready(change)
+        # What a member confirms holds everything told before: on the same connection it came
+        # earlier, and a new connection begins with all there is.
+        for change in list(self._changes.values()):
+            if change.number <= updated.number:
+                change.waiting.pop(member, None)
+                self._finish_if_ready(change)
 
     # Towards clients.
 
@@ -287,7 +290,10 @@ class Tables:
         if not self.dropped:
             return
         table_id, position = next(iter(self.dropped.items()))
-        rows = self._store.scan(position, b"\x02", DROP_SLICE)
+        try:
+            rows = self._store.scan(position, b"\x02", DROP_SLICE)
+        except EngineFailed:
+            return  # Who reads and writes meets it too, and says so; these can wait.
         if not rows:
             del self.dropped[table_id]
             self._store.put(SPACE_SWEPT + table_id, b"\x01")

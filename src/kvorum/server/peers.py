@@ -200,6 +200,8 @@ class LinkKeeper(Keeper):
         self.link.open(self.turns.env.now)
         if self.role == ROLE_DATA:
             self.turns.node.on_data_open(self.member.id)
+        else:
+            self.turns.node.on_large_open(self.member.id)
 
     def on_lost(self) -> None:
         self.link.close()

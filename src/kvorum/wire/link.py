@@ -265,12 +265,11 @@ class Link:
                 acked.append(asker)
                 asker.on_ok(peer)
                 continue
-            if position + 4 > size:
-                self._put_back(batch, index - 1)
-                raise FrameInvalid("answers are cut short")
-            end = position + 4 + int(_unpack_length(payload, position)[0])
+            end = position + 4
+            if end <= size:
+                end += int(_unpack_length(payload, position)[0])
             if end > size or (status == RECORD and end < position + 12):
-                self._put_back(batch, index - 1)
+                self._put_back(batch, acked, index - 1)
                 raise FrameInvalid("answers are cut short")
             if status == RECORD:
                 generation = int(_unpack_generation(payload, position + 4)[0])
@@ -282,10 +281,11 @@ class Link:
         if position != size:
             raise FrameInvalid("bytes follow the last of a batch's answers")
 
-    def _put_back(self, batch: Batch, first: int) -> None:
-        """Let those whose answers were garbage learn of it when the connection is closed."""
-        batch.askers = batch.askers[first:]
-        batch.wants_mark = False
+    def _put_back(self, batch: Batch, acked: list[Asker], first: int) -> None:
+        """Let those whose answers were garbage, or whose mark is due, learn of the close."""
+        if batch.wants_mark:
+            self.unmarked.pop()
+        batch.askers = [asker for asker in acked if asker.wants_disk] + batch.askers[first:]
         self.owed_bytes += batch.size
         self.in_flight.appendleft(batch)
 
