@@ -12,8 +12,9 @@ def free_row(length: int) -> int:
     """The first of so many free ports in a row, below those that the kernel lends by itself."""
     end = _lent_from()
     # Test processes that run at the same time begin at different places.
-    start: int = 10_240 + (os.getpid() * 64 + next(_turn) * 8) % (end - 11_264)
-    for first in [*range(start, end - length, 8), *range(10_240, start, 8)]:
+    start = 10_240 + (os.getpid() * 64 + next(_turn) * 8) % (end - 11_264)
+    candidates: list[int] = [*range(start, end - length, 8), *range(10_240, start, 8)]
+    for first in candidates:
         if all(_is_free(first + offset) for offset in range(length)):
             return first
     raise AssertionError("no free ports")
