@@ -80,6 +80,9 @@ def settings_problem(settings: TableSettings, n: int) -> str:
         return f"ttl_seconds={settings.ttl_seconds}: must lie between 0 and {LONGEST_TTL_SECONDS}"
     if not 1 <= settings.max_siblings <= 10_000:
         return f"max_siblings={settings.max_siblings}: must lie between 1 and 10000"
+    clock, member = settings.version
+    if not (0 <= clock < 1 << 63 and 0 <= member <= 0xFFFF):
+        return f"version {settings.version}: no clock and member are like that"
     if not 1024 <= settings.max_record_bytes <= 1 << 30:
         return f"max_record_bytes={settings.max_record_bytes}: must lie between 1024 and {1 << 30}"
     return ""

@@ -16,7 +16,8 @@ from struct import Struct
 from typing import Final
 
 from kvorum.protocol.environment import ClientPort, Environment
-from kvorum.wire.kinds import PUT, REFUSED
+from kvorum.wire.framing import FrameInvalid
+from kvorum.wire.kinds import GET_OK, PUT, PUT_OK, REFUSED, UNKNOWN
 from kvorum.wire.requests import (
     FORWARDED,
     NOT_OWNER,
@@ -29,6 +30,7 @@ from kvorum.wire.requests import (
 )
 
 FIRST_SENT_OFFSET: Final = 44  # in a put
+ANSWERS: Final = (PUT_OK, GET_OK, REFUSED, UNKNOWN)
 _time = Struct("<Q")
 _NUMBERS: Final = 0xFFFFFFFF
 
@@ -125,6 +127,8 @@ class Forwarder:
 
     def on_answer(self, payload: bytes) -> bool:
         """Hand an owner's answer to the client; False if nobody waits for it."""
+        if payload[0] not in ANSWERS:
+            raise FrameInvalid(f"a forwarded request was answered by a frame of kind {payload[0]}")
         number = int(unpack_request_number(payload, REQUEST_NUMBER_OFFSET)[0])
         forwarded = self._pending.pop(number, None)
         if forwarded is None:

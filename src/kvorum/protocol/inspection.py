@@ -6,14 +6,21 @@ says who does not answer; it changes nothing anywhere.
 
 from typing import Final
 
-from kvorum.model.hashing import engine_key
+from kvorum.model.hashing import SPACE_RECORDS, TABLE_ID_BYTES, engine_key
 from kvorum.model.holding import own_dot, record_of
 from kvorum.model.ring import Ring
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
 from kvorum.wire.codec import encode
-from kvorum.wire.messages import ExplainAnswer, ExplainQuery, LocalRead, LocalRecord
+from kvorum.wire.messages import (
+    ControlRefused,
+    ExplainAnswer,
+    ExplainQuery,
+    LocalRead,
+    LocalRecord,
+)
+from kvorum.wire.requests import BAD_REQUEST
 
 EXPLAIN_PATIENCE: Final = 1_000_000
 
@@ -53,7 +60,8 @@ class Inspection:
 
     def local_read(self, request: int, key: bytes) -> LocalRecord:
         """What this node itself holds."""
-        held = self._store.get(key)
+        # What is no record's key leads to what is no holding.
+        held = self._store.get(key) if key[:1] == SPACE_RECORDS else None
         if held is None:
             return LocalRecord(request, self._me, None)
         if not held:
@@ -66,6 +74,10 @@ class Inspection:
 
     def on_explain(self, client: ClientPort, query: ExplainQuery) -> None:
         ring = self._ring
+        if len(query.table_id) != TABLE_ID_BYTES:
+            text = f"a table id has {TABLE_ID_BYTES} bytes, not {len(query.table_id)}"
+            client.send(encode(ControlRefused(query.request, BAD_REQUEST, text)))
+            return
         key = engine_key(ring.hash_key, query.table_id, query.partition_key, query.sort_key)
         partition = ring.partition_of_engine_key(key)
         owners = ring.owners(partition)

@@ -272,6 +272,4 @@ class Peering:
 
 def _is_start(start: StoreStart) -> bool:
     """Whether what a peer says of its store can be one; it is kept, so it had better be."""
-    return (
-        len(start.store_id) == len(start.nonce) == ID_BYTES and 0 < start.start_count < 1 << 63
-    )
+    return len(start.store_id) == len(start.nonce) == ID_BYTES and 0 < start.start_count < 1 << 63

@@ -37,6 +37,7 @@ from kvorum.wire.link import (
     record_payload,
 )
 
+RECORDS: Final = 1  # the first byte of every record's engine key; this node's own lie elsewhere
 NO_GENERATION: Final = 0  # no reap round has been entered yet
 
 
@@ -70,6 +71,7 @@ class Replica(Answers):
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         if (
             self._refusal
+            or key[0] != RECORDS
             or self._me not in self.ring.owners_of_engine_key(key)
             or self._tables.has_dropped(key[17:25])
         ):
@@ -79,6 +81,11 @@ class Replica(Answers):
         except (RecordInvalid, StructError) as error:
             self._env.counters.replica_refusals += 1
             self.payload = str(error).encode()
+            return MALFORMED
+        if holding[4:HEAD_BYTES] != NO_OWN:
+            # Under another store's actor, or ours of old, this store would mint its dots again.
+            self._env.counters.replica_refusals += 1
+            self.payload = b"a holding travels without its store's own actor"
             return MALFORMED
         self._env.counters.replica_puts += 1
         held = self._store.get(key)
@@ -95,7 +102,9 @@ class Replica(Answers):
         if self._refusal:
             self.payload = self._refusal.encode()
             return UNWRITABLE
-        if self._me not in self.ring.owners_of_engine_key(key):
+        if key[0] != RECORDS:
+            self.payload = b"the key is none of a record"
+        elif self._me not in self.ring.owners_of_engine_key(key):
             self.payload = b"this node does not own the key's partition"
         else:
             self.payload = b"the table has been dropped"
@@ -130,6 +139,8 @@ class Replica(Answers):
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
         self._env.counters.replica_gets += 1
+        if key[0] != RECORDS:
+            return self._refuse(key)
         held = self._store.get(key)
         if held is None:
             return OK

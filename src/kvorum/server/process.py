@@ -13,10 +13,11 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -37,6 +38,7 @@ from kvorum.server.peers import OutgoingPeers
 LOOPBACK: Final = ("localhost", "::1")
 EXIT_OK: Final = 0
 EXIT_IN_USE: Final = 6
+EXIT_BROKEN: Final = 70  # an invariant does not hold; the next start takes it for a crash
 BACKLOG: Final = 1024
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 SWITCH_INTERVAL_SECONDS: Final = 0.0005
@@ -128,6 +130,7 @@ class _Process:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_exception)
         stopping = asyncio.Event()
         store = self._opened.store
         env = ServerEnvironment(self._ring, self._config, self._member.id)
@@ -169,6 +172,25 @@ class _Process:
         clean = self._opened.close(turns.node.clock.last)
         self._log.info("stopped", clean=clean, reason=env.stop_reason or "asked to")
         return EXIT_IN_USE if env.stop_reason else EXIT_OK
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End the process if an invariant is broken: what it would go on with is not sound.
+
+        A turn that breaks off would otherwise never end, and the node be mute and not dead. What
+        goes wrong with one connection's input, and is no broken invariant, ends that connection.
+        """
+        error = context.get("exception")
+        connection = "protocol" in context or "transport" in context
+        if error is None or isinstance(error, OSError) or (
+            connection and not isinstance(error, AssertionError)
+        ):  # fmt: skip
+            self._log.error("unexpected", what=context.get("message"), error=repr(error))
+            if error is not None and not isinstance(error, OSError):
+                traceback.print_exception(error)
+            return
+        traceback.print_exception(error)
+        self._log.critical("broken_invariant", what=context.get("message"), error=repr(error))
+        os._exit(EXIT_BROKEN)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
         """Stop at the first signal, at the end of whoever started us; exit at the second."""
