@@ -43,6 +43,11 @@ class Connection(Receiver):
         self.output: list[bytes] = []
         self.reader = FrameReader()
 
+    @property
+    def speaks_for_the_log(self) -> bool:
+        """Whether what is sent here says that it is in the log."""
+        return False
+
     # From the network, between turns.
 
     def on_connected(self, end: End) -> None:
@@ -224,6 +229,10 @@ class ControlOut(Outgoing):
 
     role = ROLE_CONTROL
 
+    @property
+    def speaks_for_the_log(self) -> bool:
+        return True
+
     def on_welcomed(self, clock_offset: int) -> None:
         self.process.node.on_control_open(self.target)
 
@@ -310,6 +319,10 @@ class Accepted(Connection):
         self.start: StoreStart | None = None
         self.server: BatchServer | None = None
         self.port: AnswerPort | None = None
+
+    @property
+    def speaks_for_the_log(self) -> bool:
+        return self.role in (ROLE_DATA, ROLE_LARGE, ROLE_CONTROL)
 
     def on_payload(self, payload: bytes) -> None:
         process = self.process

@@ -2,7 +2,7 @@
 
 A turn sets the clocks, takes in what has arrived, lets the node do what is due, and ends: one
 log write, then each connection's output at once. When the log write is refused, connections
-that have something to say are dropped instead, since it may claim what is not in the log.
+that have something to say to members in its name are dropped instead (see ``server/loop.py``).
 Syncs take virtual time and end in a turn of their own, in which durability marks go out; frozen
 overlays move into the engine between turns. A process can be killed at any point, also in the
 middle of the end of a turn.
@@ -123,6 +123,7 @@ class Process(Listener):
         self._turn_at = -1
         self._syncing: SyncTicket | None = None
         self._moving = False
+        self._refused_position = -1
         self._started_at = self.schedule.now - machine.random.randrange(1, 1 << 32)
         self.world.history.watch(self)
         self.env = SimulatedEnvironment(self)
@@ -235,10 +236,12 @@ class Process(Listener):
         if not logged:
             self.env.counters.log_refusals += 1
             self.counted("turns not logged")
-            for speaker in unsent:
-                if speaker.output:
-                    speaker.drop()
-            unsent = []
+            if self.store.position != self._refused_position:
+                self._refused_position = self.store.position
+                self.node.on_log_refused()
+                for speaker in unsent:
+                    if speaker.output and speaker.speaks_for_the_log:
+                        speaker.drop()
         elif self.dies == DIES_AFTER_LOG:
             self._die()
         self._take_links(unsent)

@@ -7,7 +7,7 @@ differs; and the end is judged. ``python -m kvorum simulate --seed N --trace`` r
 
 import multiprocessing
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -143,10 +143,9 @@ class Run:
         for client in world.clients:
             for operation in client.pending:
                 world.fail(f"endless: {client.name} waits for {operation.kind} {operation.name}")
-        if world.failures:
-            return
+        reader = world.add_client()
         world.schedule.run_until(world.schedule.now + SETTLE)
-        self._read_everything()
+        self._read_everything(reader)
         self._outside = world.checks.judge_end()
 
     def _make_tables(self) -> None:
@@ -198,12 +197,11 @@ class Run:
 
     # The end.
 
-    def _read_everything(self) -> None:
+    def _read_everything(self, reader: SimulatedClient) -> None:
         world = self.world
         names: dict[str, TablePlan] = {}
         for write in world.history.writes.values():
             names[write.name] = write.table
-        reader = world.add_client()
         members = list(world.machines)
         for turn in range(READ_ROUNDS):
             wanted = list(names.items())
@@ -213,6 +211,8 @@ class Run:
                     break
                 world.schedule.run_until(world.schedule.now + SECOND // 2)
             for name, _ in wanted:
+                if world.checks.is_rotten(name):
+                    continue
                 world.fail(f"unavailable: {name} cannot be read though everything is healed")
             world.schedule.run_until(world.schedule.now + SECOND // 2)
 
@@ -233,13 +233,13 @@ class Run:
                 request = read.request
                 if isinstance(request, Get) and request.done and request.error is None:
                     continue
-                if request is not None and isinstance(request.error, UnknownTable):
-                    if any(
-                        one.destroyed_at >= 0 or one.volatile for one in world.machines.values()
-                    ):
-                        # The table went with the disks that knew of it, and its keys with it.
-                        world.checks.lost_tables[read.table.name] = None
-                        continue
+                if (
+                    request is not None
+                    and isinstance(request.error, UnknownTable)
+                    and world.may_forget_tables
+                ):
+                    world.checks.lost_tables[read.table.name] = None
+                    continue
                 failed.append((read.name, read.table))
         return failed
 
@@ -249,19 +249,14 @@ def run_seed(seed: int, keep_trace: bool = False) -> Result:
     return Run(draw_plan(seed), keep_trace).result()
 
 
-def run_seeds(
-    seeds: range, processes: int, keep_going: Callable[[Result], bool] = lambda result: True
-) -> Iterator[Result]:
+def run_seeds(seeds: range, processes: int) -> Iterator[Result]:
     """Run seeds, several processes at once, in whatever order they end."""
     if processes <= 1:
-        for seed in seeds:
-            result = run_seed(seed)
-            yield result
-            if not keep_going(result):
-                return
+        yield from map(run_seed, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for result in pool.imap_unordered(run_seed, seeds, chunksize=4):
-            yield result
-            if not keep_going(result):
-                return
+    pool = multiprocessing.get_context("spawn").Pool(processes)
+    try:
+        yield from pool.imap_unordered(run_seed, seeds, chunksize=4)
+    finally:
+        pool.terminate()
+        pool.join()

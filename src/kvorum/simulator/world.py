@@ -21,7 +21,7 @@ from kvorum.simulator.trace import Trace
 from kvorum.simulator.workload import FIRST_CLIENT, SimulatedClient
 
 NAMES: Final = "abcdefghijklmnopqrstuvwxyz"
-FAILURES_KEPT: Final = 10
+FAILURES_KEPT: Final = 3  # of each checker
 
 
 class World:
@@ -72,7 +72,9 @@ class World:
     def fail(self, text: str) -> None:
         """A checker has found something."""
         self.schedule.tell(f"FAILURE {text}")
-        if len(self.failures) < FAILURES_KEPT:
+        checker = text.partition(":")[0]
+        kept = sum(failure.startswith(checker) for failure in self.failures)
+        if kept < FAILURES_KEPT:
             seconds, micros = divmod(self.schedule.now, 1_000_000)
             self.failures.append(f"{text} (at {seconds}.{micros:06d} s)")
 
@@ -110,6 +112,11 @@ class World:
             if machine.process is not None and machine.process.store.failed:
                 machine.kill()
             machine.start()
+
+    @property
+    def may_forget_tables(self) -> bool:
+        """Disks were lost that knew of tables, and the tables' keys may be lost with them."""
+        return any(one.destroyed_at >= 0 or one.volatile for one in self.machines.values())
 
     @property
     def busy(self) -> bool:

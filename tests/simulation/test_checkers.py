@@ -1,0 +1,201 @@
+"""Each checker notices the node that breaks its rule: a judge that never convicts is no judge.
+
+A break is one small, plausible mistake, put into the real code for the length of a test. The
+seeds are those that everybody gets, and one of the first few must convict it, by name.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kvorum.client.requests import Request
+from kvorum.client.session import Session
+from kvorum.model import siblings
+from kvorum.model.holding import NO_OWN, own_dot, with_own
+from kvorum.model.quorum import ENOUGH
+from kvorum.model.record import Value
+from kvorum.protocol import minting, put, replica
+from kvorum.protocol.get import GetCoordinator
+from kvorum.protocol.put import PutCoordinator
+from kvorum.protocol.replica import Replica
+from kvorum.simulator.machine import Machine
+from kvorum.simulator.run import run_seed
+from kvorum.storage.buffer import Buffer
+from kvorum.storage.log import SyncTicket
+from kvorum.storage.store import Store
+from kvorum.wire.requests import QUORUM_NOT_MET, refused_frame
+
+SEEDS = 60
+
+Patch = pytest.MonkeyPatch
+Break = Callable[[Patch], None]
+
+
+def answers_at_the_first_ack(patch: Patch) -> None:
+    patch.setattr(put, "put_verdict", lambda *masks: ENOUGH)
+
+
+def says_disk_before_the_sync(patch: Patch) -> None:
+    patch.setattr(SyncTicket, "run", lambda ticket: None)
+
+
+def says_logged_without_writing(patch: Patch) -> None:
+    honest = Buffer.end_turn
+
+    def end_turn(buffer: Buffer) -> bool:
+        if buffer.position % 3:
+            return True
+        return honest(buffer)
+
+    patch.setattr(Buffer, "end_turn", end_turn)
+
+
+def overwrites_instead_of_merging(patch: Patch) -> None:
+    def keep(self: Replica, key: bytes, holding: bytes) -> bool:
+        held = self._store.get(key)
+        self._store.put(key, with_own(holding, own_dot(held) if held else NO_OWN))
+        return True
+
+    patch.setattr(Replica, "keep", keep)
+
+
+def hands_out_one_stamp_for_ever(patch: Patch) -> None:
+    patch.setattr(Store, "next_stamp", lambda store: 1)
+
+
+def draws_the_same_store_id_after_every_start(patch: Patch) -> None:
+    def draw(machine: Machine, size: int) -> bytes:
+        return bytes((machine.member,)) * size
+
+    patch.setattr(Machine, "draw", draw)
+
+
+def forgets_tombstones(patch: Patch) -> None:
+    honest = Replica.read
+
+    def read(self: Replica, key: bytes, partition_key: bytes) -> bytes | None:
+        record = honest(self, key, partition_key)
+        if record and all(Value(one).tombstone for one in siblings.alive(record).values()):
+            self._store.delete(key)
+            return None
+        return record
+
+    patch.setattr(Replica, "read", read)
+
+
+def merges_what_is_superseded(patch: Patch) -> None:
+    def union(left: bytes, right: bytes) -> bytes:
+        seen = siblings.seen_of(left)
+        seen.merge(siblings.seen_of(right))
+        return siblings.encode(seen, siblings.alive(left) | siblings.alive(right))
+
+    patch.setattr(replica, "merge", union)
+
+
+def ignores_contexts(patch: Patch) -> None:
+    honest = minting.update
+
+    def update(record: bytes | None, context: Any, value: bytes) -> bytes:
+        return honest(record, None, value)
+
+    patch.setattr(minting, "update", update)
+    patch.setattr(minting, "next_record", lambda record, value: None)
+
+
+def claims_siblings_the_writer_has_not_seen(patch: Patch) -> None:
+    patch.setattr(put, "context_after_put", lambda record, dot: siblings.seen_of(record))
+
+
+def covers_more_than_the_context(patch: Patch) -> None:
+    honest = minting.update
+
+    def update(record: bytes | None, context: Any, value: bytes) -> bytes:
+        seen = siblings.seen_of(record) if record else None
+        return honest(record, seen, value)
+
+    patch.setattr(minting, "update", update)
+
+
+def refuses_what_it_has_begun(patch: Patch) -> None:
+    def answer(self: PutCoordinator, why: str) -> None:
+        self.answered = True
+        self.client.in_flight -= 1
+        if not self.client.closed:
+            self.client.send(refused_frame(self.request, QUORUM_NOT_MET, why))
+
+    patch.setattr(PutCoordinator, "_answer_unknown", answer)
+
+
+def alters_values(patch: Patch) -> None:
+    honest = minting.pack_value
+
+    def pack_value(*fields: Any) -> bytes:
+        return honest(*fields[:-1], fields[-1] + b"!")
+
+    patch.setattr(minting, "pack_value", pack_value)
+
+
+def answers_a_get_with_its_own_copy(patch: Patch) -> None:
+    def on_record(self: GetCoordinator, peer: int, generation: int, record: bytes) -> None:
+        self._take(peer, record)
+
+    patch.setattr(GetCoordinator, "on_record", on_record)
+
+
+def never_mends(patch: Patch) -> None:
+    patch.setattr(GetCoordinator, "_mend", lambda get: None)
+
+
+def waits_for_ever(patch: Patch) -> None:
+    def wait_longer(self: Session, request: Request[Any]) -> None:
+        request.deadline += 3_600_000_000
+
+    patch.setattr(Session, "_on_deadline", wait_longer)
+
+
+def refuses_every_get(patch: Patch) -> None:
+    def start(self: GetCoordinator, own: bytes | None) -> None:
+        self._refuse("out of spite")
+
+    patch.setattr(GetCoordinator, "start", start)
+
+
+@pytest.mark.parametrize(
+    ("broken", "checker"),
+    [
+        (answers_at_the_first_ack, "hollow ack"),
+        (says_disk_before_the_sync, "lost"),
+        (says_logged_without_writing, "hollow ack"),
+        (overwrites_instead_of_merging, "backwards"),
+        (hands_out_one_stamp_for_ever, "dot twice"),
+        (draws_the_same_store_id_after_every_start, "dot twice"),
+        (forgets_tombstones, "stale"),
+        (merges_what_is_superseded, "undead"),
+        (ignores_contexts, "siblings"),
+        (claims_siblings_the_writer_has_not_seen, "vanished"),
+        (covers_more_than_the_context, "unseen destroyed"),
+        (refuses_what_it_has_begun, "refused appears"),
+        (alters_values, "strange value"),
+        (answers_a_get_with_its_own_copy, "stale"),
+        (never_mends, "unequal"),
+        (waits_for_ever, "endless"),
+        (refuses_every_get, "unavailable"),
+    ],
+)
+def test_a_broken_node_is_convicted_by_name(
+    broken: Break, checker: str, monkeypatch: Patch
+) -> None:
+    broken(monkeypatch)
+    verdicts: dict[str, int] = {}
+    for seed in range(1, SEEDS + 1):
+        for failure in run_seed(seed).failures:
+            verdicts.setdefault(failure.partition(":")[0], seed)
+        if checker in verdicts:
+            return
+    pytest.fail(f"{broken.__name__} was convicted of {verdicts}, not of {checker!r}")
+
+
+def test_the_same_seeds_convict_nobody_else() -> None:
+    for seed in range(1, 6):
+        assert run_seed(seed).failures == []
