@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +56,8 @@ class Output:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.lstrip(">"), justify="right" if column[0] == ">" else "left")
+            side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+            table.add_column(column.lstrip(">"), justify=side)
         for row in rows:
             table.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
         self.console.print(table, soft_wrap=False)

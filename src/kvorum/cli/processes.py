@@ -46,6 +46,7 @@ class NodeProcess:
         self.name = member.name
         self.data = data
         self.log = data.with_name(f"{member.name}.log")
+        self.pid_file = data.with_name(f"{member.name}.pid")
         self.wanted = False  # started, and neither stopped nor killed by us since
         self._command = list(command)
         self._parent = parent
@@ -83,7 +84,7 @@ class NodeProcess:
                 pass_fds=(self._parent,),
                 process_group=0,
             )
-        self.data.with_name(f"{self.name}.pid").write_text(f"{self._process.pid}\n")
+        self.pid_file.write_text(f"{self._process.pid}\n")
         self.wanted = True
 
     def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> int:
@@ -100,10 +101,12 @@ class NodeProcess:
         if self._process is None:
             return 0
         try:
-            return self._process.wait(timeout_seconds)
+            code = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+            code = self._process.wait()
+        self.pid_file.unlink(missing_ok=True)
+        return code
 
     def kill(self) -> None:
         """End the process with SIGKILL: it gets no chance to write anything more."""

@@ -85,7 +85,9 @@ def get(
     if as_json:
         out.json(_found_document(key, found, topology))
     if not found.values:
-        raise NotFound(f"{key!r} was deleted" if found.deleted else f"{key!r} has no value")
+        raise NotFound(
+            f"{key!r} was deleted or has expired" if found.deleted else f"{key!r} has no value"
+        )
     if raw:
         out.raw(found.values[0])
     elif not as_json:

@@ -98,6 +98,14 @@ def test_nobody_at_the_address_is_a_refusal_that_names_it(
     assert "127.0.0.1:1: Connection refused" in capsys.readouterr().err
 
 
+def test_ctrl_c_ends_a_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvorum.cli.talk.connect_to", interrupted)
+    assert main.run(["get", "k"]) == 130
+
+
 def test_init_writes_a_topology_and_judges_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,10 @@
 """Results for pipes: plain, whole, and to be read back."""
 
 import json
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from rich.text import Text
 
 from kvorum.cli.output import (
@@ -21,6 +23,18 @@ from kvorum.errors import SettingsInvalid
 def test_a_table_in_a_pipe_is_tabs_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     Output().table(["node", ">size"], [["a", "1"], [Text("b\tc", style="red"), "2\n"]])
     assert capsys.readouterr().out == "node\tsize\na\t1\nb c\t2 \n"
+
+
+def test_a_table_on_a_terminal_is_aligned() -> None:
+    out = Output()
+    out.console = Console(file=StringIO(), force_terminal=True, width=40, no_color=True)
+    out.table(["", ">size"], [["a", "1"], [Text("b"), "200"]])
+    out.value(b"\x00")
+    out.value(b"text")
+    file = out.console.file
+    assert isinstance(file, StringIO)
+    lines = [line.rstrip() for line in Text.from_ansi(file.getvalue()).plain.splitlines()]
+    assert lines == ["   size", "a     1", "b   200", "\\x00"]
 
 
 def test_notes_stay_out_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
