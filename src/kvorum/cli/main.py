@@ -13,6 +13,7 @@ from kvorum.cli.demo import demo
 from kvorum.cli.explain import explain
 from kvorum.cli.initialise import init
 from kvorum.cli.serve import serve
+from kvorum.cli.simulate import simulate
 from kvorum.cli.status import status
 from kvorum.cli.tables import tables
 from kvorum.cli.talk import delete, get, put
@@ -39,6 +40,7 @@ app.command(rich_help_panel=CLUSTERS)(up)
 app.command(rich_help_panel=CLUSTERS)(demo)
 app.command(rich_help_panel=CLUSTERS)(init)
 app.command(rich_help_panel=CLUSTERS)(serve)
+app.command(rich_help_panel=CLUSTERS)(simulate)
 app.command(rich_help_panel=TALKING)(get)
 app.command(rich_help_panel=TALKING)(put)
 app.command(rich_help_panel=TALKING)(delete)

@@ -96,11 +96,15 @@ class PutCoordinator(Asker):
         """The same put has arrived again: mint nothing, replicate again, answer as ever."""
         self.client = client
         self.request = request
-        self.answered = False
-        self.started_at = self.env.now
+        if self.answered:
+            # Else it keeps its deadline: those behind it in the queue wait for theirs.
+            self.answered = False
+            self.started_at = self.env.now
         for owner in self.replicas.others:
-            if not (self.acked | self.lost) & owner.bit:
-                self.failed &= ~owner.bit
+            bit = owner.bit
+            if self.lost & bit or not self.acked & bit:
+                self.lost &= ~bit
+                self.failed &= ~bit
                 self._ask(owner)
         self.judge()
 
@@ -114,9 +118,15 @@ class PutCoordinator(Asker):
         if not self.answered:
             self.judge()
 
+    def on_own_log_refused(self) -> None:
+        """The log has not taken the own write: it counts again once it is on the disk."""
+        self.acked &= ~self.replicas.my_bit
+
     def on_own_disk(self) -> None:
         """The own write is on the disk."""
-        self.on_disk_mask |= self.replicas.my_bit
+        my_bit = self.replicas.my_bit
+        self.acked |= my_bit
+        self.on_disk_mask |= my_bit
         if not self.answered:
             self.judge()
 
@@ -135,8 +145,9 @@ class PutCoordinator(Asker):
             self.judge()
 
     def on_lost(self, peer: int) -> None:
+        # Also once it is answered: the client may ask for it again.
         bit = self.replicas.bits[peer]
-        if not (self.answered or self.acked & self.on_disk_mask & bit):
+        if not self.acked & self.on_disk_mask & bit:
             self.lost |= bit
 
     def judge(self) -> None:

@@ -1,0 +1,148 @@
+"""``kvorum simulate``: run whole clusters on virtual time, under faults, and judge promises."""
+
+import os
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kvorum.cli.options import Json
+from kvorum.cli.outcome import CommandFailed
+from kvorum.cli.output import Output
+from kvorum.simulator.run import Result, Totals, run_seed, run_seeds
+
+FAILURES_SHOWN = 20
+
+
+def simulate(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 100,
+    first: Annotated[
+        int, typer.Option("--from", min=0, metavar="SEED", help="The first of them.")
+    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Run this one seed instead, and say how it went.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="With --seed: print everything that happens.")
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Go on for so long, however many seeds that makes."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=0, help="Processes at once; 0: one for each core.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Run simulated clusters with faults and clients, and check that every promise is kept.
+
+    A seed settles everything: the cluster, its load, each fault and every delay. A seed that
+    fails is printed with the command that replays it; its trace is the same on every machine.
+    """
+    out = Output(as_json)
+    if seed is not None:
+        _show_one(out, run_seed(seed, keep_trace=trace), trace)
+        return
+    count = seeds if minutes is None else 1 << 30
+    totals, seconds = _run_many(out, range(first, first + count), processes, minutes)
+    _show_many(out, totals, seconds)
+    if totals.failed:
+        raise CommandFailed(f"{len(totals.failed)} of {totals.seeds} seeds failed")
+
+
+def _run_many(
+    out: Output, seeds: range, processes: int, minutes: float | None
+) -> tuple[Totals, float]:
+    totals = Totals()
+    start = time.monotonic()
+    end = start + minutes * 60 if minutes is not None else None
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=out.console, disable=not out.on_terminal, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("seeds", total=len(seeds) if end is None else None)
+        for result in run_seeds(seeds, processes or len(os.sched_getaffinity(0))):
+            totals.add(result)
+            if result.failures and len(totals.failed) <= FAILURES_SHOWN:
+                _show_failure(out, result)
+            failed = f", {len(totals.failed)} failed" if totals.failed else ""
+            bar.update(task, advance=1, description=f"seeds{failed}")
+            if end is not None and time.monotonic() > end:
+                break
+    return totals, time.monotonic() - start
+
+
+def _show_failure(out: Output, result: Result) -> None:
+    for failure in result.failures:
+        out.note(f"seed {result.seed}: {failure}")
+    out.note(f"replay it: kvorum simulate --seed {result.seed} --trace")
+
+
+def _show_one(out: Output, result: Result, trace: bool) -> None:
+    if out.as_json:
+        out.json(_document(result))
+    else:
+        if trace:
+            out.line(result.text)
+        out.line(f"seed {result.seed}: {result.plan}")
+        out.line(
+            f"{result.operations} operations, {sum(result.faults.values())} faults, "
+            f"{result.virtual_microseconds / 1e6:.1f} virtual seconds, trace hash {result.digest}"
+        )
+        for failure in result.failures:
+            out.line(failure)
+    if result.failures:
+        raise CommandFailed(f"seed {result.seed} failed")
+
+
+def _document(result: Result) -> dict[str, Any]:
+    return {
+        "seed": result.seed,
+        "plan": result.plan,
+        "failures": result.failures,
+        "trace_hash": result.digest,
+        "operations": result.operations,
+        "outcomes": result.counts,
+        "faults": result.faults,
+        "counters": result.counters,
+        "virtual_seconds": result.virtual_microseconds / 1e6,
+        "inside_the_promise": result.inside,
+        "lost_outside_the_promise": result.outside_promise,
+    }
+
+
+def _show_many(out: Output, totals: Totals, seconds: float) -> None:
+    if out.as_json:
+        out.json(
+            {
+                "seeds": totals.seeds,
+                "inside_the_promise": totals.inside,
+                "failed": [_document(result) for result in totals.failed],
+                "operations": totals.operations,
+                "outcomes": totals.counts,
+                "faults": totals.faults,
+                "counters": totals.counters,
+                "virtual_hours": totals.virtual_hours,
+                "lost_outside_the_promise": totals.outside_promise,
+                "seconds": seconds,
+            }
+        )
+        return
+    out.table(
+        ("fault", ">times"),
+        [(kind, f"{count}") for kind, count in sorted(totals.faults.items())],
+    )
+    out.table(
+        ("outcome", ">times"),
+        [(what, f"{count}") for what, count in sorted(totals.counts.items())],
+    )
+    out.line(
+        f"{totals.seeds} seeds ({totals.inside} of them with faults that leave every promise "
+        f"standing), {totals.operations} operations, {totals.fault_count} faults, "
+        f"{totals.virtual_hours:.2f} virtual hours in {seconds:.0f} s"
+    )
+    out.line(
+        f"{totals.outside_promise} writes lost outside the promise; promised writes lost, and "
+        f"other failures: {len(totals.failed)} seeds"
+    )
