@@ -163,14 +163,16 @@ def test_status_names_nodes_and_partitions(terminal: Terminal) -> None:
     assert terminal.document()["partitions_by_owners_up"] == [0, 0, 0, 64]
 
 
-def test_with_a_node_missing_status_and_explain_say_so() -> None:
-    with running_cluster() as cluster:
-        nodes = ["--nodes", ",".join(cluster.addresses)]
+def test_a_put_that_nobody_confirms_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    with running_cluster(nodes=2, n=2) as cluster:
+        nodes = ["--nodes", cluster.processes["a"].address]
         assert main.run(["put", "k", "1", *nodes]) == 0
-        cluster.processes["b"].kill()
-        assert main.run(["put", "k", "2", *nodes]) == 0
-        assert main.run(["get", "k", *nodes]) == 0
-        cluster.start_again("b")
+        cluster.processes["b"].pause()
+        assert main.run(["put", "k", "2", "--blind", "--timeout", "1", "--json", *nodes]) == 4
+        said = json.loads(capsys.readouterr().err)
+        assert said["error"] == "outcome unknown"
+        assert len(said["put_id"]) == 32
+        cluster.processes["b"].resume()
 
 
 def test_explain_shows_who_is_behind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,10 @@ Via = Annotated[
     bool,
     typer.Option("--via", help="Let the nodes of --nodes coordinate, owners of the key or not."),
 ]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=0.1, metavar="SECONDS", help="How long an answer may take."),
+]
 R = Annotated[
     int | None, typer.Option("--r", min=1, help="Answers that a get needs; else the table's.")
 ]

@@ -23,6 +23,7 @@ from kvorum.model.topology import Topology, TopologyInvalid, decode_topology
 NODES_VARIABLE: Final = "KVORUM_NODES"
 VARIABLE_PREFIX: Final = "KVORUM_"
 DEFAULT_NODES: Final = "127.0.0.1:7401"
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 _FIELDS: Final = {field.name: field.type for field in msgspec.structs.fields(NodeConfig)}
 
@@ -78,7 +79,9 @@ def read_topology(file: Path) -> Topology:
         raise SettingsInvalid(f"{file}: {error}") from None
 
 
-def connect_to(nodes: str, *, only_given: bool = False, timeout_seconds: float = 10.0) -> Client:
+def connect_to(
+    nodes: str, *, only_given: bool = False, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+) -> Client:
     """A client of the nodes that ``--nodes`` or ``KVORUM_NODES`` names."""
     try:
         addresses = [str(address) for address in parse_addresses(nodes)]

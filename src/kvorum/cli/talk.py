@@ -21,6 +21,7 @@ from kvorum.cli.options import (
     Sloppy,
     SortKey,
     TableName,
+    Timeout,
     Via,
     W,
 )
@@ -34,7 +35,7 @@ from kvorum.cli.output import (
     instant_text,
     member_name,
 )
-from kvorum.cli.settings import DEFAULT_NODES, connect_to
+from kvorum.cli.settings import DEFAULT_NODES, DEFAULT_TIMEOUT_SECONDS, connect_to
 from kvorum.client.store import Found, Sibling, Stored
 from kvorum.errors import SettingsInvalid, SiblingsError
 from kvorum.model.tables import DEFAULT_TABLE
@@ -68,6 +69,7 @@ def get(
         bool, typer.Option("--raw", help="Print the bytes of the one value and nothing else.")
     ] = False,
     via: Via = False,
+    timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
     nodes: Nodes = DEFAULT_NODES,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +79,7 @@ def get(
     """
     out = Output(as_json)
     partition_key, below = keys_of(key, sort_key, hex_key)
-    with connect_to(nodes, only_given=via) as client:
+    with connect_to(nodes, only_given=via, timeout_seconds=timeout) as client:
         found = client.table(table).get(partition_key, sort_key=below, r=r, sloppy=sloppy)
         topology = client.topology
     if len(found.values) > 1 and (one or raw):
@@ -136,6 +138,7 @@ def put(
     sloppy: Sloppy = None,
     retry: Retry = False,
     via: Via = False,
+    timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
     nodes: Nodes = DEFAULT_NODES,
     as_json: Json = False,
 ) -> None:
@@ -147,7 +150,7 @@ def put(
     data = _value_of(value, file)
     partition_key, below = keys_of(key, sort_key, hex_key)
     _check_one_of(context, blind)
-    with connect_to(nodes, only_given=via) as client:
+    with connect_to(nodes, only_given=via, timeout_seconds=timeout) as client:
         rows = client.table(table)
         replaced: tuple[Sibling, ...] = ()
         seen = context_from_text(context) if context is not None else None
@@ -184,6 +187,7 @@ def delete(
     sloppy: Sloppy = None,
     retry: Retry = False,
     via: Via = False,
+    timeout: Timeout = DEFAULT_TIMEOUT_SECONDS,
     nodes: Nodes = DEFAULT_NODES,
     as_json: Json = False,
 ) -> None:
@@ -194,7 +198,7 @@ def delete(
     out = Output(as_json)
     partition_key, below = keys_of(key, sort_key, hex_key)
     _check_one_of(context, blind)
-    with connect_to(nodes, only_given=via) as client:
+    with connect_to(nodes, only_given=via, timeout_seconds=timeout) as client:
         rows = client.table(table)
         if context is not None:
             seen = context_from_text(context)
