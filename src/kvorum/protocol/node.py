@@ -289,6 +289,10 @@ class Node:
 
     # The disk.
 
+    def on_log_refused(self) -> None:
+        """This turn's writes are not in the log; what is answered from now on does not say so."""
+        self.requests.on_log_refused()
+
     def on_durable(self) -> None:
         """More of the log is on disk than before."""
         position = self.store.durable_position

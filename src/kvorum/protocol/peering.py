@@ -227,7 +227,8 @@ class Peering:
                 break
         known.append(start)
         del known[:-STARTS_REMEMBERED]
-        self._store.put(SPACE_STARTS + member.to_bytes(2, "big"), _encode(known))
+        if self._store.writable:
+            self._store.put(SPACE_STARTS + member.to_bytes(2, "big"), _encode(known))
 
     def _remembered(self, member: int, store_id: bytes) -> StoreStart | None:
         for start in self._starts.get(member, ()):

@@ -412,6 +412,14 @@ class Requests(Finisher):
         while waiting and waiting[0][0] <= position:
             waiting.popleft()[1].on_own_disk()
 
+    def on_log_refused(self) -> None:
+        """The log has not taken what was written in this turn."""
+        written = self._buffer.written_position
+        for position, put in reversed(self._own_disk):
+            if position <= written:
+                break
+            put.on_own_log_refused()
+
     def on_peer_open(self, member: int) -> None:
         """One of the member's connections is back: give it what was lost with the last one."""
         for request in list(self.open):

@@ -88,6 +88,11 @@ class Connection(ClientPort):
     def on_closed(self) -> None:
         raise NotImplementedError
 
+    @property
+    def speaks_for_the_log(self) -> bool:
+        """Whether what is sent here says that it is in the log."""
+        return False
+
     # What the node and the turn call.
 
     def send(self, frame: bytes) -> None:

@@ -136,6 +136,10 @@ class Accepted(Connection):
                 self._batches = BatchServer(node.replica, hello.role == ROLE_LARGE)
                 self.turns.batch_clients[self] = None
 
+    @property
+    def speaks_for_the_log(self) -> bool:
+        return self._role in (_BATCHES, _CONTROL)
+
     def mark(self, durable_position: int) -> None:
         assert self._batches is not None
         frame = self._batches.mark(durable_position)

@@ -4,9 +4,10 @@ Whatever arrives first opens a turn: the clocks are read, and its end is put beh
 else that is readable at this moment. So batches of messages, one write to the log, and one
 write per connection are consequences of the turn, not features.
 
-If the disk refuses the turn's write, no answer of this turn may leave, since some of them claim
-what the log does not hold: every connection with output is cut instead, and their requests end
-as "unknown" or are asked again.
+If the disk refuses the turn's write, what was answered to members may not leave, since it claims
+what the log does not hold: those connections are cut instead, and what was asked on them is
+asked again. Everything else goes on: this node's own puts count on the other owners, new ones
+are refused with the reason, and reads are answered. The write is tried again with every turn.
 """
 
 from asyncio import AbstractEventLoop, TimerHandle
@@ -39,6 +40,7 @@ class Turns:
         self._alarm: TimerHandle | None = None
         self._alarm_at = -1
         self._last_refusal = ""
+        self._refused_position = -1
         self.on_stop_wanted: Callable[[], None] = _nothing
 
     def begin(self) -> None:
@@ -55,11 +57,10 @@ class Turns:
         if 0 <= deadline <= env.now:
             node.advance()
         store = node.store
-        if store.end_turn():
-            while env.dirty or self.dirty:
-                self._flush()
-        else:
-            self._refuse_turn()
+        if not store.end_turn():
+            self._on_refused_write()
+        while env.dirty or self.dirty:
+            self._flush()
         self.under_way = False
         if self.committer is not None:
             self.committer.wake()
@@ -82,23 +83,22 @@ class Turns:
         for connection in connections:
             connection.flush()
 
-    def _refuse_turn(self) -> None:
-        """The log did not take this turn's writes: none of its answers may leave."""
+    def _on_refused_write(self) -> None:
+        """The log has not taken what was written: nobody may be told that it has."""
         env = self.env
         env.counters.log_refusals += 1
-        refusal = self.node.store.refusal
+        store = self.node.store
+        refusal = store.refusal
         if refusal != self._last_refusal:
             self._last_refusal = refusal
             env.report("log_refused", reason=refusal)
-        connections = self.dirty
-        self.dirty = []
-        for connection in connections:
-            connection.abort()
-            connection.dirty = False
-        for link in env.dirty[:]:
-            if link.take(env.now):
-                env.drop_peer(link.peer)
-        env.dirty.clear()
+        if store.position == self._refused_position:
+            return  # Only what was refused before; nothing was written since, nor answered so.
+        self._refused_position = store.position
+        self.node.on_log_refused()
+        for connection in self.dirty[:]:
+            if connection.speaks_for_the_log:
+                connection.abort()
 
     def _arm(self) -> None:
         deadline = self.node.next_deadline()

@@ -73,6 +73,10 @@ class Outgoing(Connection):
         self.welcomed = True
         keeper.on_welcomed(self, reply)
 
+    @property
+    def speaks_for_the_log(self) -> bool:
+        return self.keeper.role == ROLE_CONTROL
+
     def on_closed(self) -> None:
         self.keeper.on_ended(self)
 
