@@ -387,6 +387,12 @@ class OneNode:
         self.last_answered[(member, large)] = number
         links[member].on_answers(answers_payload(number, list(answers)), self.env.now)
 
+    def accepts(self, member: int, large: bool = False) -> None:
+        """The member answers everything with ok."""
+        while self.asked(member, large):
+            batch = next(each for each in self.unanswered[(member, large)] if entries_of(each))
+            self.answers(member, *[OK for _ in entries_of(batch)], large=large)
+
     def marks(self, member: int, large: bool = False) -> None:
         """All that the member has answered is on its disk."""
         links = self.env.large_links if large else self.env.links

@@ -134,6 +134,7 @@ class Forwarder:
         if forwarded is None:
             return False
         if payload[0] == REFUSED and payload[1] == NOT_OWNER:
+            forwarded.sent = False  # It has written nothing.
             self._try_next(forwarded)
             return True
         self._finish(forwarded, renumbered(payload, forwarded.request, 0))
