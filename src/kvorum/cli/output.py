@@ -49,15 +49,17 @@ class Output:
             self._notes.print(Text(text, style="dim") if isinstance(text, str) else text)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """A table; columns whose name begins with ``>`` hold numbers."""
+        """A table; columns whose name begins with ``>`` hold numbers, and ``>`` is no name."""
+        names = [column.lstrip(">") for column in columns]
+        named = any(names)
         if not self.on_terminal:
-            for row in [[column.lstrip(">") for column in columns], *rows]:
+            for row in [names, *rows] if named else rows:
                 sys.stdout.write("\t".join(_plain(cell) for cell in row) + "\n")
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=named)
+        for column, name in zip(columns, names, strict=True):
             side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-            table.add_column(column.lstrip(">"), justify=side)
+            table.add_column(name, justify=side)
         for row in rows:
             table.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
         self.console.print(table, soft_wrap=False)
