@@ -14,12 +14,14 @@ minted, which an lww record cannot tell.
 from struct import Struct
 from typing import Final
 
-from kvorum.model.record import RecordInvalid, check_layout
-from kvorum.model.version import NO_ACTOR, make_dot
+from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
+from kvorum.model.record import LWW, VALUE_HEAD_BYTES, RecordInvalid, check_layout, value_end
+from kvorum.model.version import ACTOR_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
 
 FORMAT: Final = 1
 HEAD_BYTES: Final = 20
 NO_OWN: Final = NO_ACTOR + b"\0\0\0\0"
+NO_RUN_ONE_VALUE: Final = b"\0\0\1\0"  # the last two counts in the head of a usual record
 
 _head = Struct("<BBH16s")
 _pack_head = _head.pack
@@ -64,6 +66,46 @@ def checked_record_offset(holding: bytes) -> int:
     offset = HEAD_BYTES + int(_unpack_key_length(holding, 2)[0])
     check_layout(holding, offset)
     return offset
+
+
+def plain_successor(held: bytes, received: bytes) -> bytes | None:
+    """What becomes of ``held`` where ``received`` plainly follows on it, as nearly always.
+
+    That is: the same partition key and actors, no gap, one value, whole, and not a word of a
+    later write under the own actor. Then it replaces all but the own dot. None: look closely.
+    """
+    start = HEAD_BYTES + (held[2] | held[3] << 8) + RECORD_HEAD_BYTES  # of the vector
+    if (
+        held[start - 4 : start] != NO_RUN_ONE_VALUE
+        or held[start - 7] & LWW
+        or received[:4] != held[:4]
+        or received[4:HEAD_BYTES] != NO_OWN
+        or received[HEAD_BYTES:start] != held[HEAD_BYTES:start]
+    ):
+        return None
+    end = start + ENTRY_BYTES * (held[start - 6] | held[start - 5] << 8)
+    own = held[4:HEAD_BYTES]
+    if own != NO_OWN:
+        position = received.find(own, start, end)
+        if position < 0 or (position - start) % ENTRY_BYTES:
+            return None
+    raised = False
+    position = start
+    while position < end:
+        entry = received[position : position + ENTRY_BYTES]
+        older = held[position : position + ENTRY_BYTES]
+        if entry != older:
+            if entry < older or entry[:ACTOR_BYTES] != older[:ACTOR_BYTES]:
+                return None
+            raised = True
+        position += ENTRY_BYTES
+    if (
+        not raised
+        or len(received) < end + VALUE_HEAD_BYTES
+        or value_end(received, end) != len(received)
+    ):
+        return None
+    return received if own == NO_OWN else received[:4] + own + received[HEAD_BYTES:]
 
 
 assert _head.size == HEAD_BYTES

@@ -85,8 +85,8 @@ def pack_value(
 
 def value_end(record: bytes, offset: int) -> int:
     """Where the value that begins at ``offset`` ends."""
-    head = _unpack_value(record, offset)
-    return offset + VALUE_HEAD_BYTES + int(head[4]) + int(head[6])
+    length, _, type_length = _unpack_lengths(record, offset)
+    return offset + VALUE_HEAD_BYTES + int(length) + int(type_length)
 
 
 def split_values(record: bytes) -> list[bytes]:

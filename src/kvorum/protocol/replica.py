@@ -14,6 +14,7 @@ from kvorum.model.holding import (
     NO_OWN,
     checked_record_offset,
     own_dot,
+    plain_successor,
     record_offset,
     with_own,
 )
@@ -76,19 +77,27 @@ class Replica(Answers):
             or self._tables.has_dropped(key[17:25])
         ):
             return self._refuse(key)
+        counters = self._env.counters
+        held = self._store.get(key)
+        if held:
+            kept = plain_successor(held, holding)
+            if kept is not None:
+                counters.replica_puts += 1
+                self._store.put(key, kept)
+                self.position = self._buffer.position
+                return OK
         try:
             offset = checked_record_offset(holding)
         except (RecordInvalid, StructError) as error:
-            self._env.counters.replica_refusals += 1
+            counters.replica_refusals += 1
             self.payload = str(error).encode()
             return MALFORMED
         if holding[4:HEAD_BYTES] != NO_OWN:
             # Under another store's actor, or ours of old, this store would mint its dots again.
-            self._env.counters.replica_refusals += 1
+            counters.replica_refusals += 1
             self.payload = b"a holding travels without its store's own actor"
             return MALFORMED
-        self._env.counters.replica_puts += 1
-        held = self._store.get(key)
+        counters.replica_puts += 1
         if not held:
             self._store.put(key, holding)
         elif held != holding:
