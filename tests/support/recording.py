@@ -38,7 +38,6 @@ from kvorum.wire.link import (
     _pack_head,
     _unpack_entry,
     _unpack_head,
-    record_payload,
 )
 from kvorum.wire.messages import Control, Message
 from kvorum.wire.requests import DEFAULT, get_frame, put_frame, unpack_request_number
@@ -229,7 +228,7 @@ def answers_payload(number: int, answers: list[Answer]) -> bytes:
     for each in answers:
         if each != OK:
             extra = b"" if isinstance(each, int) else each[1]
-            extras += (len(extra).to_bytes(4, "little"), extra)
+            extras += (len(extra).to_bytes(4, "little"), bytes(8), extra)
     return b"".join([_pack_head(ANSWERS, 0, len(statuses), number), statuses, *extras])
 
 
@@ -239,7 +238,7 @@ def mark_payload(number: int) -> bytes:
 
 def a_record(record: bytes) -> Answer:
     """The answer of a replica that holds ``record``."""
-    return (RECORD, record_payload(0, record))
+    return (RECORD, record)
 
 
 class OneNode:
@@ -279,6 +278,17 @@ class OneNode:
             self.disk, self.engine, cluster_id=self.ring.cluster_id, member_id=self.me,
             member_name=member.name, draw=self.env.draw,
         )  # fmt: skip
+
+    def restart(self, clean: bool = True) -> "OneNode":
+        """Stop and start on the same disk; unless cleanly, as after a crash of the process."""
+        if clean:
+            assert self.store.close_clean(self.node.clock.last)
+        else:
+            self.store.close_abruptly()
+        self.unanswered.clear()
+        self.client = RecordingPort()
+        self.start()
+        return self
 
     @property
     def others(self) -> list[int]:

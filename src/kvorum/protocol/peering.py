@@ -207,8 +207,6 @@ class Peering:
 
     def _meet(self, member: int, start: StoreStart, wall: int) -> None:
         """Remember one start of a member's store."""
-        if member == 0:
-            return
         if start.store_id == self._store.store_id:
             self._env.stop(
                 f"member {member} runs under this store's own id {start.store_id.hex()}: one "
