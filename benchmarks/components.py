@@ -23,7 +23,7 @@ from kvorum.storage.memory import MemoryEngine
 from kvorum.storage.replay import segment_number
 from kvorum.storage.store import open_store
 from kvorum.wire.framing import FrameReader
-from kvorum.wire.link import OK, RECORD, Answers, Asker, BatchServer, Link, record_payload
+from kvorum.wire.link import OK, RECORD, Answers, Asker, BatchServer, Link
 from kvorum.wire.requests import DEFAULT, get_frame
 
 HASH_KEY: Final = bytes(16)
@@ -130,7 +130,7 @@ class _Holder(Answers):
         return OK
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
-        self.payload = record_payload(generation, WRITTEN)
+        self.payload = WRITTEN
         return RECORD
 
 

@@ -385,7 +385,7 @@ static bool on_batch(connection *c, const uint8_t *payload, size_t bytes) {
         size_t record_bytes;
         uint8_t *record = record_of(at->held, &record_bytes);
         out = room(c, 4 + 8 + record_bytes);
-        store32(out, (uint32_t)(8 + record_bytes));
+        store32(out, (uint32_t)record_bytes);
         store64(out + 4, entry->generation);
         memcpy(out + 12, record, record_bytes);
         c->out[start + LENGTH_BYTES + sizeof answers + i] = STATUS_RECORD;
@@ -405,10 +405,10 @@ static bool on_answers(connection *c, const uint8_t *payload, size_t bytes) {
         const uint8_t *record = NULL;
         size_t record_bytes = 0;
         if (statuses[i] == STATUS_RECORD) {
-            if (at + 12 > end || load32(at) > (size_t)(end - at) - 4 || load32(at) < 8)
+            if (at + 12 > end || load32(at) > (size_t)(end - at) - 12)
                 return false;
             record = at + 12;
-            record_bytes = load32(at) - 8;
+            record_bytes = load32(at);
             at = record + record_bytes;
         }
         request *asking = p->asked[p->asked_first++ & p->asked_mask];

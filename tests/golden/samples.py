@@ -23,7 +23,6 @@ from kvorum.wire.link import (
     Asker,
     BatchServer,
     Link,
-    record_payload,
 )
 from kvorum.wire.messages import (
     Control,
@@ -195,8 +194,8 @@ class _Told(Answers):
     def __init__(self) -> None:
         super().__init__()
         self._answers = [
-            (RECORD, record_payload(0, SIBLINGS)),
-            (STALE_GENERATION, (6).to_bytes(8, "little")),
+            (RECORD, 5, SIBLINGS),
+            (STALE_GENERATION, 6, b""),
         ]
 
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
@@ -204,7 +203,7 @@ class _Told(Answers):
         return OK
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
-        status, self.payload = self._answers.pop(0)
+        status, self.generation, self.payload = self._answers.pop(0)
         return status
 
 

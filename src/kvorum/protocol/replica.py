@@ -35,7 +35,6 @@ from kvorum.wire.link import (
     RECORD,
     UNWRITABLE,
     Answers,
-    record_payload,
 )
 
 RECORDS: Final = 1  # the first byte of every record's engine key; this node's own lie elsewhere
@@ -55,6 +54,7 @@ class Replica(Answers):
         me: int, large_bytes: int,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.generation = NO_GENERATION
         self._env = env
         self._store = store
         self._buffer = store.buffer
@@ -161,7 +161,7 @@ class Replica(Answers):
         if len(record) > self._large_bytes and not large:
             self.payload = b""
             return ELSEWHERE
-        self.payload = record_payload(NO_GENERATION, record)
+        self.payload = record
         return RECORD
 
     def read(self, key: bytes, partition_key: bytes) -> bytes | None:

@@ -11,7 +11,7 @@ connection.
     entry    u8 op | u8 zero | u16 key length | u32 body length | u32 epoch | u64 generation |
              engine key | body
     ANSWERS  u8 kind | u8 zero | u16 count | u32 number | one status byte per entry |
-             for each status but OK, in order: u32 length | payload
+             for each status but OK, in order: u32 length | u64 generation | payload
     MARK     u8 kind | u8 zero | u16 zero | u32 number
 
 ``Link`` is the asking end, ``BatchServer`` the answering one. Both are run by the server and by
@@ -32,12 +32,12 @@ OP_GET: Final = 2  # what do you hold; no body
 WANTS_MARK: Final = 1  # batch flag: somebody waits for the disk
 
 OK: Final = 0  # put: held. get: nothing is held here
-RECORD: Final = 1  # get: payload u64 generation | record
+RECORD: Final = 1  # get: the payload is the record, read under the generation
 LATER: Final = 2  # cannot be answered in this turn; ask again
 FAILED_HERE: Final = 3  # the copy here is damaged; it is not "not found"
 OVERLOADED: Final = 4  # a bound was reached here
 UNWRITABLE: Final = 5  # the disk here is full or has failed
-STALE_GENERATION: Final = 6  # payload u64: the receiver's higher reap generation
+STALE_GENERATION: Final = 6  # the generation is the receiver's higher one
 OTHER_EPOCH: Final = 7  # payload u32: the receiver's epoch of the partition, which is newer
 NOT_TAKEN: Final = 8  # the receiver may not hold this: not an owner, or a dropped table
 ELSEWHERE: Final = 9  # get: the record is large; ask on the large connection
@@ -55,10 +55,10 @@ _entry = Struct("<BBHIIQ")
 _pack_entry = _entry.pack
 _unpack_entry = _entry.unpack_from
 ENTRY_BYTES: Final = _entry.size
-_unpack_length = Struct("<I").unpack_from
-_generation = Struct("<Q")
-_pack_generation = _generation.pack
-_unpack_generation = _generation.unpack_from
+_extra = Struct("<IQ")
+_pack_extra = _extra.pack
+_unpack_extra = _extra.unpack_from
+EXTRA_BYTES: Final = _extra.size
 
 
 class Asker:
@@ -170,7 +170,10 @@ class Link:
         self._askers.append(asker)
         if asker.wants_disk:
             self._wants_mark = True
-        self._grow(size)
+        self.owed_bytes += size
+        self._bytes += size
+        if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
+            self._close_batch()
         return True
 
     def get(self, key: bytes, epoch: int, generation: int, asker: Asker) -> bool:
@@ -182,19 +185,16 @@ class Link:
             self._dirty.append(self)
         self._parts += (_pack_entry(OP_GET, 0, len(key), 0, epoch, generation), key)
         self._askers.append(asker)
-        self._grow(size)
+        self.owed_bytes += size
+        self._bytes += size
+        if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
+            self._close_batch()
         return True
 
     def probe(self) -> None:
         """Send an empty batch, if nothing else is under way: is the peer there, and how fast?"""
         if self.connected and not self.in_flight and not self._askers and not self._unsent:
             self._dirty.append(self)
-            self._close_batch()
-
-    def _grow(self, size: int) -> None:
-        self.owed_bytes += size
-        self._bytes += size
-        if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
             self._close_batch()
 
     def _close_batch(self) -> None:
@@ -265,17 +265,18 @@ class Link:
                 acked.append(asker)
                 asker.on_ok(peer)
                 continue
-            end = position + 4
+            end = position + EXTRA_BYTES
             if end <= size:
-                end += int(_unpack_length(payload, position)[0])
-            if end > size or (status == RECORD and end < position + 12):
+                length, generation = _unpack_extra(payload, position)
+                end += length
+            if end > size:
                 self._put_back(batch, acked, index - 1)
                 raise FrameInvalid("answers are cut short")
+            position += EXTRA_BYTES
             if status == RECORD:
-                generation = int(_unpack_generation(payload, position + 4)[0])
-                asker.on_record(peer, generation, payload[position + 12 : end])
+                asker.on_record(peer, generation, payload[position:end])
             else:
-                asker.on_refusal(peer, status, payload[position + 4 : end])
+                asker.on_refusal(peer, status, payload[position:end])
             position = end
         batch.askers = acked
         if position != size:
@@ -349,10 +350,11 @@ class Link:
 class Answers:
     """What a node does for its peers: the part that ``replica.py`` plays towards a batch."""
 
-    __slots__ = ("payload", "position")
+    __slots__ = ("generation", "payload", "position")
 
     def __init__(self) -> None:
         self.payload = b""  # what goes with the status just returned
+        self.generation = 0  # under which the payload was read
         self.position = 0  # of the log, after all that was written so far
 
     def begin(self) -> None:
@@ -363,7 +365,7 @@ class Answers:
         raise NotImplementedError
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
-        """Read; ``RECORD`` with ``payload`` set, ``OK`` if nothing is held, or a refusal."""
+        """Read: ``RECORD``, with the record as ``payload``; ``OK`` if none is held; a refusal."""
         raise NotImplementedError
 
 
@@ -409,8 +411,8 @@ class BatchServer:
             if status:
                 statuses[index] = status
                 extra = answers.payload
-                extras += (pack_length(len(extra)), extra)
-                extra_bytes += 4 + len(extra)
+                extras += (_pack_extra(len(extra), answers.generation), extra)
+                extra_bytes += EXTRA_BYTES + len(extra)
             position = end
             index += 1
         if position != size:
@@ -432,8 +434,3 @@ class BatchServer:
         if number < 0:
             return b""
         return pack_length(HEAD_BYTES) + _pack_head(MARK, 0, 0, number)
-
-
-def record_payload(generation: int, record: bytes) -> bytes:
-    """The payload of a ``RECORD`` answer."""
-    return _pack_generation(generation) + record
