@@ -20,6 +20,7 @@ and from the history, as the records are written: ``dot twice``, ``unseen destro
 ``backwards``, ``refused appears``, ``strange value``, ``strange dot``.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from kvorum.client.store import Found, Sibling, Stored
@@ -27,7 +28,7 @@ from kvorum.model.context import context_seen
 from kvorum.model.holding import record_of
 from kvorum.model.record import order_of
 from kvorum.model.siblings import alive, seen_of
-from kvorum.simulator.history import OK, Copy, History, KeyHistory, Mint, Write
+from kvorum.simulator.history import Copy, History, KeyHistory, Mint, Write
 from kvorum.wire.kinds import PUT_OK, REFUSED, UNKNOWN
 from kvorum.wire.requests import (
     ACK_BYTES,
@@ -71,11 +72,10 @@ class Checks:
         if coordinator != process.machine.member:
             return  # Relayed; it was judged where it was made.
         write = self._history.writes[put_id]
-        mint = _minted_by(write, coordinator)
+        mint = write.minted_by(coordinator)
         if mint is None:
             self._world.fail(f"hollow ack: {write.text} is answered ok and was never written")
             return
-        write.acked_mint = mint
         acks = [
             unpack_ack(payload, PUT_OK_HEAD_BYTES + ACK_BYTES * index) for index in range(ack_count)
         ]
@@ -120,7 +120,7 @@ class Checks:
                 "which it does not"
             )
             return
-        copy = Copy(machine, write.key, position, level == LEVEL_DISK, now)
+        copy = Copy(machine, mint, position, level == LEVEL_DISK, now)
         machine.copies.append(copy)
         write.copies.append(copy)
 
@@ -129,7 +129,7 @@ class Checks:
         process = machine.process
         if machine.volatile or machine.destroyed_at >= mint.minted_at:
             return
-        copy = Copy(machine, write.key, -1, True, self._world.schedule.now)
+        copy = Copy(machine, mint, -1, True, self._world.schedule.now)
         if process is not None:
             if not self._history.holds(process, mint):
                 if level == LEVEL_DISK:
@@ -158,14 +158,15 @@ class Checks:
             return
         claimed = history.mask_of(context_seen(stored.context))
         own = 0
-        for mint in write.mints:
-            own |= mint.bit | mint.past
+        for each in write.mints:
+            own |= each.bit | each.past
         if claimed & ~(own | history.superseded):
             self._world.fail(
                 f"vanished: the context of {write.text} claims what nobody has superseded: "
                 f"{history.names_of(claimed & ~(own | history.superseded))}"
             )
-        if write.acked_mint is not None and not claimed & write.acked_mint.bit:
+        mint = write.minted_by(stored.coordinator)
+        if mint is None or not claimed & mint.bit:
             self._world.fail(f"vanished: the context of {write.text} lacks its own write")
 
     def judge_get(self, key: bytes, name: str, started_at: int, found: Found) -> None:
@@ -185,15 +186,11 @@ class Checks:
             self._world.fail(
                 f"siblings: {name} shows {len(siblings)} values; its writers left {history.loose}"
             )
-        for write in history.acked:
-            mint = write.acked_mint
-            if mint is None or covered & mint.bit or not _before(write, started_at):
-                continue
-            holder = _holder(write, found.replicas)
-            if holder is not None:
+        for copy in _held_before(history, started_at, found.replicas):
+            if not covered & copy.mint.bit:
                 self._world.fail(
-                    f"stale: a get of {name} at {found.replicas} misses {write.text}, which "
-                    f"{holder.name} holds"
+                    f"stale: a get of {name} at {found.replicas} misses {copy.mint.write.text}, "
+                    f"which {copy.machine.name} holds"
                 )
 
     def _shown(self, history: KeyHistory, name: str, siblings: tuple[Sibling, ...]) -> int:
@@ -234,15 +231,11 @@ class Checks:
         if len(siblings) > 1:
             self._world.fail(f"siblings: {name} keeps one winner and shows {len(siblings)} values")
         order = (siblings[0].clock, siblings[0].dot) if siblings else (0, b"")
-        for write in history.acked:
-            mint = write.acked_mint
-            if mint is None or mint.order <= order or not _before(write, started_at):
-                continue
-            holder = _holder(write, found.replicas)
-            if holder is not None:
+        for copy in _held_before(history, started_at, found.replicas):
+            if copy.mint.order > order:
                 self._world.fail(
-                    f"stale: a get of {name} at {found.replicas} shows less than {write.text}, "
-                    f"which {holder.name} holds"
+                    f"stale: a get of {name} at {found.replicas} shows less than "
+                    f"{copy.mint.write.text}, which {copy.machine.name} holds"
                 )
 
     # The end.
@@ -258,17 +251,19 @@ class Checks:
                 continue
             record = self._judge_equality(history)
             for write in history.acked:
-                mint = write.acked_mint
-                if mint is None or (record and self._history.covers(record, mint)):
-                    continue
-                if write.promised:
-                    where = ", ".join(
-                        dict.fromkeys(copy.machine.name for copy in write.copies if copy.alive)
-                    )
-                    self._world.fail(f"lost: {write.text} was acknowledged, and {where} held it")
-                else:
-                    outside += 1
+                outside += self._judge_survival(write, record)
         return outside
+
+    def _judge_survival(self, write: Write, record: bytes) -> bool:
+        """Look for one acknowledged write in the final record; True if it went as it might."""
+        covered = [mint for mint in write.mints if record and self._history.covers(record, mint)]
+        for copy in write.copies:
+            if copy.alive and copy.mint not in covered:
+                self._world.fail(
+                    f"lost: {write.text} was acknowledged, and {copy.machine.name} held it"
+                )
+                return False
+        return not covered
 
     def is_rotten(self, name: str) -> bool:
         """Whether no owner has a good copy of a key and at least one a damaged one.
@@ -320,19 +315,10 @@ class Checks:
             self._world.fail(f"strange value: {name} ends as a value that nobody wrote")
 
 
-def _minted_by(write: Write, member: int) -> Mint | None:
-    for mint in reversed(write.mints):
-        if mint.member == member:
-            return mint
-    return None
-
-
-def _before(write: Write, started_at: int) -> bool:
-    return write.outcome == OK and 0 <= write.acked_at <= started_at
-
-
-def _holder(write: Write, replicas: tuple[int, ...]) -> "Machine | None":
-    for copy in write.copies:
-        if copy.alive and copy.machine.member in replicas:
-            return copy.machine
-    return None
+def _held_before(history: KeyHistory, started_at: int, replicas: tuple[int, ...]) -> Iterator[Copy]:
+    """Copies that were acknowledged to a client before a get began, and that it must have met."""
+    for write in history.acked:
+        if write.acked_at <= started_at:
+            for copy in write.copies:
+                if copy.alive and copy.machine.member in replicas and copy.taken_at <= started_at:
+                    yield copy

@@ -90,6 +90,10 @@ class Connection(Receiver):
         """Hand what was written in this turn to the network."""
         output, self.output = self.output, []
         if self.end is not None and not self.ended:
+            story = self.process.world.story
+            if story is not None:
+                for frame in output:
+                    story.sent(self.end, frame)
             self.end.send(b"".join(output))
 
     def drop(self) -> None:

@@ -32,13 +32,13 @@ UNKNOWN: Final = "unknown"
 class Copy:
     """One acknowledged copy of a write: is it still there, and can a power loss take it?"""
 
-    __slots__ = ("alive", "durable", "key", "machine", "position", "taken_at")
+    __slots__ = ("alive", "durable", "machine", "mint", "position", "taken_at")
 
     def __init__(
-        self, machine: "Machine", key: bytes, position: int, durable: bool, taken_at: int
+        self, machine: "Machine", mint: "Mint", position: int, durable: bool, taken_at: int
     ) -> None:
         self.machine = machine
-        self.key = key
+        self.mint = mint
         self.position = position  # in the log of the run that was under way; -1: an earlier one's
         self.durable = durable
         self.alive = True
@@ -71,7 +71,7 @@ class Write:
     """One put or delete of one client, from its sending to the end of the world."""
 
     __slots__ = (
-        "acked_at", "acked_mint", "client", "context", "copies", "disk_needed", "key", "mints",
+        "acked_at", "client", "context", "copies", "disk_needed", "key", "mints",
         "name", "outcome", "put_id", "read_first", "sent_at", "table", "text", "tombstone",
         "value", "w",
     )  # fmt: skip
@@ -93,16 +93,17 @@ class Write:
         self.sent_at = now
         self.outcome = OPEN
         self.acked_at = -1
-        self.acked_mint: Mint | None = None
         self.key = b""
         self.mints: list[Mint] = []
         self.copies: list[Copy] = []
         self.text = ""
 
-    @property
-    def promised(self) -> bool:
-        """Whether what happened so far must have left a copy of it."""
-        return any(copy.alive for copy in self.copies)
+    def minted_by(self, member: int) -> Mint | None:
+        """The dot that this member gave it last; two members may have, if it was retried."""
+        for mint in reversed(self.mints):
+            if mint.member == member:
+                return mint
+        return None
 
 
 class KeyHistory:
@@ -181,6 +182,8 @@ class History:
         dots = self._records.get(record)
         if dots is None:
             dots = self._records[record] = self._take_record(process, key, old, record)
+        if self._world.story is not None:
+            self._world.story.stored(process.machine.name, key, record)
         position = process.store.position
         held = process.held
         for dot in dots:
@@ -301,7 +304,7 @@ class History:
     def on_destroyed(self, machine: "Machine", key: bytes = b"", since: int = -1) -> None:
         """What a machine held is gone: all of it, one key, or what came after a moment."""
         for copy in machine.copies:
-            if (not key or copy.key == key) and copy.taken_at > since:
+            if (not key or copy.mint.write.key == key) and copy.taken_at > since:
                 copy.alive = False
         self._forget_dead(machine)
 

@@ -69,6 +69,8 @@ class Machine:
 
     def sync_delay(self) -> int:
         base = self.world.plan.disk_delay
+        if self.world.plan.steady:
+            return base * self.slowness
         delay = base // 2 + self.random.randrange(base)
         if self.random.random() < 0.02:
             delay *= 10

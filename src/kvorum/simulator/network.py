@@ -55,10 +55,11 @@ class Listener:
 class Path:
     """One direction between two hosts."""
 
-    __slots__ = ("base", "cuts", "jitter", "random", "slowness", "waiting")
+    __slots__ = ("base", "cuts", "jitter", "random", "slowness", "steady", "waiting")
 
-    def __init__(self, random: Random, base: int, jitter: int) -> None:
+    def __init__(self, random: Random, base: int, jitter: int, steady: bool) -> None:
         self.random = random
+        self.steady = steady
         self.base = base
         self.jitter = jitter
         self.slowness = 1
@@ -66,6 +67,8 @@ class Path:
         self.waiting: list[End] = []  # whose bytes a cut holds back
 
     def delay(self) -> int:
+        if self.steady:
+            return self.base * self.slowness
         draw = self.random.random()
         delay = self.base + int(draw * draw * self.jitter)
         if draw * 1000 > 1000 - TAIL_PERMILLE:
@@ -138,7 +141,7 @@ class End:
             if not ended:
                 parts.append(data)
         data = b"".join(parts)
-        if len(data) > 1 and path.random.random() * 1000 < SPLIT_PERMILLE:
+        if len(data) > 1 and not path.steady and path.random.random() * 1000 < SPLIT_PERMILLE:
             at = path.random.randrange(1, len(data))
             if ended:
                 queue.appendleft((now, CLOSED))
@@ -158,8 +161,9 @@ class End:
     def _hand_over(self, data: bytes) -> None:
         other = self.other
         network = self.network
-        network.schedule.tell(
-            f"{self.host}>{other.host} #{self.number} {len(data)} {crc32(data):08x}"
+        network.schedule.trace.stamp(
+            network.schedule.now,
+            f"{self.host}>{other.host} #{self.number} {len(data)} {crc32(data):08x}",
         )
         if other.owner is not None:
             other.owner.on_data(data)
@@ -209,8 +213,9 @@ class Attempt:
 class Network:
     """All hosts, paths and connections of a world."""
 
-    def __init__(self, schedule: Schedule, base: int, jitter: int) -> None:
+    def __init__(self, schedule: Schedule, base: int, jitter: int, steady: bool) -> None:
         self.schedule = schedule
+        self._steady = steady
         self._base = base
         self._jitter = jitter
         self._paths: dict[tuple[int, int], Path] = {}
@@ -223,8 +228,8 @@ class Network:
         found = self._paths.get((host, target))
         if found is None:
             random = self.schedule.random_for(f"path/{host}/{target}")
-            base = self._base + random.randrange(self._base)
-            found = self._paths[host, target] = Path(random, base, self._jitter)
+            base = self._base if self._steady else self._base + random.randrange(self._base)
+            found = self._paths[host, target] = Path(random, base, self._jitter, self._steady)
         return found
 
     # Hosts.

@@ -61,6 +61,7 @@ class Plan:
     inside: bool  # only faults that leave every promise standing
     kinds: tuple[str, ...] = field(default=())
     faults: int = 0
+    steady: bool = False  # every delay is the same, and no chunk is split: for golden scripts
 
     def describe(self) -> str:
         tables = ", ".join(

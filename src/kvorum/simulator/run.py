@@ -153,20 +153,20 @@ class Run:
         maker = world.add_client()
         for table in self.plan.tables[1:]:
             for _ in range(READ_TRIES):
-                if self._ask(maker, self._creation(table)):
+                if self.ask(maker, self.creation(table)):
                     break
             else:
                 world.fail(f"unavailable: the table {table.name} could not be made")
         world.clients.remove(maker)
         maker.step(lambda session: session.close())
 
-    def _creation(self, table: TablePlan) -> Request[object]:
+    def creation(self, table: TablePlan) -> Request[object]:
         return ask_create(
             table.name, table.r, table.w, "lww" if table.lww else "siblings",
             table.durability.name.lower(), None, table.ttl_seconds or None, None, None,
         )  # type: ignore[return-value]  # fmt: skip
 
-    def _ask(self, client: SimulatedClient, request: Request[object]) -> bool:
+    def ask(self, client: SimulatedClient, request: Request[object]) -> bool:
         answered = _Answered()
         request.waiter = answered
         client.step(lambda session: session.submit(request))

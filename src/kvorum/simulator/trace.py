@@ -10,7 +10,10 @@ FLUSH_LINES: Final = 256
 
 
 class Trace:
-    """What happened, line by line, each with its time in virtual microseconds."""
+    """What happened, line by line, each with its time in virtual microseconds.
+
+    Where it is kept, remarks for people stand in place of lines that only tell runs apart.
+    """
 
     __slots__ = ("_hash", "_pending", "keep", "lines")
 
@@ -27,6 +30,16 @@ class Trace:
             self._flush()
         if self.keep:
             self.lines.append(line)
+
+    def stamp(self, now: int, text: str) -> None:
+        """A line for machines alone: it is hashed and not kept."""
+        self._pending.append(f"{now} {text}")
+        if len(self._pending) >= FLUSH_LINES:
+            self._flush()
+
+    def remark(self, now: int, text: str) -> None:
+        """A line for people alone: it is kept and not hashed."""
+        self.lines.append(f"{now} {text}")
 
     def _flush(self) -> None:
         self._hash.update("\n".join(self._pending).encode())

@@ -113,6 +113,8 @@ class SimulatedClient(Shell):
     def send(self, channel: int, frame: bytes) -> None:
         found = self.channels.get(channel)
         if found is not None and found.end is not None:
+            if self.world.story is not None:
+                self.world.story.sent(found.end, frame)
             found.end.send(frame)
 
     def close(self, channel: int) -> None:
@@ -186,36 +188,43 @@ class SimulatedClient(Shell):
     def _put(self, operation: Operation, context: bytes | None, value: bytes) -> None:
         plan = self.world.plan
         random = self.random
-        table = operation.table
-        self._written += 1
-        kind = operation.kind
-        if not value and kind not in ("delete", "remove"):
-            value = self._value()
-        if kind == "blind":
-            context = None
         w: int | None = None
         durability: str | None = None
         if random.random() < 0.1:
             w = random.randint(1, plan.n)
         if random.random() < 0.1:
             durability = random.choice(("one", "quorum", "all"))
-        retry = random.random() < 0.2
+        self._written += 1
+        if operation.kind == "blind":
+            context = None
+        if not value:
+            value = self._value()
+        self.write(operation, context, value, w, durability, random.random() < 0.2)
+
+    def write(
+        self, operation: Operation, context: bytes | None, value: bytes, w: int | None,
+        durability: str | None, retry: bool, target: int = 0,
+    ) -> None:  # fmt: skip
+        """Put, or delete: with a context (``delete``), or after the node has read (``remove``)."""
+        table = operation.table
+        kind = operation.kind
+        deletes = kind in ("delete", "remove")
+        if kind == "remove":
+            context = None
         key, _, sort_key = operation.key.partition("/")
-        if kind in ("delete", "remove"):
-            put = make_delete(
-                table.name, key, context if kind == "delete" else None, sort_key, w, durability,
-                None, retry,
-            )  # fmt: skip
+        if deletes:
+            put = make_delete(table.name, key, context, sort_key, w, durability, None, retry)
         else:
             put = make_put(
                 table.name, key, value, context, sort_key, None, w, durability, None, "", retry
             )
+        put.target = target
         level = Durability[durability.upper()] if durability else table.durability
-        needed = min(w or table.w, plan.n)
+        needed = min(w or table.w, self.world.plan.n)
         operation.write = Write(
-            b"", self.name, operation.name, table, put.value, kind in ("delete", "remove"),
-            put.context, kind == "remove" or (kind == "delete" and context is None), needed,
-            disk_acks_needed(int(level), needed), self.world.schedule.now,
+            b"", self.name, operation.name, table, put.value, deletes, put.context,
+            deletes and context is None, needed, disk_acks_needed(int(level), needed),
+            self.world.schedule.now,
         )  # fmt: skip
         self._submit(operation, put)
 

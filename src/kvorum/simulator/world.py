@@ -17,6 +17,7 @@ from kvorum.simulator.machine import PLENTY, Machine
 from kvorum.simulator.network import Network
 from kvorum.simulator.plan import Plan
 from kvorum.simulator.schedule import Schedule
+from kvorum.simulator.story import Story
 from kvorum.simulator.trace import Trace
 from kvorum.simulator.workload import FIRST_CLIENT, SimulatedClient
 
@@ -35,7 +36,7 @@ class World:
         self.counters: dict[str, int] = {}  # of all processes, summed up
         self.faults: dict[str, int] = {}
         self.operations = 0
-        self.network = Network(self.schedule, plan.delay, plan.jitter)
+        self.network = Network(self.schedule, plan.delay, plan.jitter, plan.steady)
         members = tuple(
             Member(number + 1, NAMES[number], f"10.0.0.{number + 1}", 7401)
             for number in range(plan.members)
@@ -53,6 +54,9 @@ class World:
         self.machines = {
             member.id: Machine(self, member.id, member.id in plan.volatile) for member in members
         }
+        self.story: Story | None = None
+        if trace.keep:
+            self.story = Story(self, lambda text: trace.remark(self.schedule.now, text))
         self.clients: list[SimulatedClient] = []
         self._healers: dict[int, Callable[[], None]] = {}
         self._last_healer = 0
