@@ -221,6 +221,7 @@ class LargeOut(DataOut):
 
     def on_welcomed(self, clock_offset: int) -> None:
         self.link.open(self.process.env.now)
+        self.process.node.on_large_open(self.target)
 
     def on_lost(self) -> None:
         self.link.close()
