@@ -9,7 +9,8 @@ Each failure begins with the name of its checker:
 
 - ``hollow ack``: a put was answered ok without as many holders, or disks, as the answer says;
 - ``stale``: a get missed a write that one of the replicas it names held for certain;
-- ``undead``: a get showed a value that another one it knows of had superseded;
+- ``undead``: a get showed a value that another one it knows of had superseded, or a record of a
+  dropped table is still there;
 - ``vanished``: a context covers a write that is not shown and that nothing known superseded;
 - ``siblings``: more values stand side by side than writers left there;
 - ``lost``: a promised write is gone at the end;
@@ -29,6 +30,7 @@ from kvorum.model.holding import record_of
 from kvorum.model.record import order_of
 from kvorum.model.siblings import alive, seen_of
 from kvorum.simulator.history import Copy, History, KeyHistory, Mint, Write
+from kvorum.simulator.plan import TablePlan
 from kvorum.wire.kinds import PUT_OK, REFUSED, UNKNOWN
 from kvorum.wire.requests import (
     ACK_BYTES,
@@ -55,6 +57,8 @@ class Checks:
     def __init__(self, world: "World", history: History) -> None:
         self._world = world
         self._history = history
+        self.dropped_at: dict[str, int] = {}  # tables, since when every node knows
+        self.drop_begun: dict[str, None] = {}  # tables whose records may vanish now
         self.lost_tables: dict[str, None] = {}  # nobody knows them any more, outside the promise
 
     # Answers to puts, as they leave the coordinator.
@@ -80,6 +84,8 @@ class Checks:
             unpack_ack(payload, PUT_OK_HEAD_BYTES + ACK_BYTES * index) for index in range(ack_count)
         ]
         self._count_acks(write, acks)
+        if write.table.name in self.drop_begun:
+            return
         for member, level, _ in acks:
             self._take_copy(write, mint, self._world.machines[member], level)
 
@@ -169,7 +175,11 @@ class Checks:
         if mint is None or not claimed & mint.bit:
             self._world.fail(f"vanished: the context of {write.text} lacks its own write")
 
-    def judge_get(self, key: bytes, name: str, started_at: int, found: Found) -> None:
+    def judge_get(
+        self, key: bytes, table: TablePlan, name: str, started_at: int, found: Found
+    ) -> None:
+        if started_at > self.dropped_at.get(table.name, started_at):
+            self._world.fail(f"undead: {name} is read though its table has been dropped everywhere")
         history = self._history.keys.get(key)
         siblings = found.siblings
         if history is None:
@@ -181,6 +191,8 @@ class Checks:
             self._judge_lww(history, name, started_at, found, siblings)
             return
         covered = history.mask_of(context_seen(found.context))
+        if table.name in self.drop_begun:
+            return
         self._judge_shown(history, name, covered, shown)
         if len(siblings) > history.loose:
             self._world.fail(
@@ -246,6 +258,8 @@ class Checks:
         for key in sorted(self._history.keys):
             history = self._history.keys[key]
             first = history.mints[0].write
+            if first.table.doomed:
+                continue
             if first.table.name in self.lost_tables or self.is_rotten(first.name):
                 outside += len(history.acked)
                 continue
@@ -283,6 +297,17 @@ class Checks:
     def _owners(self, history: KeyHistory) -> "list[Machine]":
         owners = self._world.ring.owners_of_engine_key(history.key)
         return [self._world.machines[owner] for owner in owners]
+
+    def judge_drop(self, name: str) -> None:
+        """Nothing may be left anywhere of a table that was dropped."""
+        for history in self._history.keys.values():
+            first = history.mints[0].write
+            if first.table.name != name:
+                continue
+            for machine in self._owners(history):
+                process = machine.process
+                if process is not None and process.store.get(history.key) is not None:
+                    self._world.fail(f"undead: {machine.name} still holds {first.name}")
 
     def _judge_equality(self, history: KeyHistory) -> bytes:
         """Compare all owners' records of one key; return the record."""

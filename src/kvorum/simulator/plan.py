@@ -33,6 +33,7 @@ class TablePlan:
     durability: Durability
     lww: bool
     ttl_seconds: int = 0
+    doomed: bool = False  # it is dropped half-way
 
 
 @dataclass(slots=True)
@@ -125,6 +126,10 @@ def _draw_tables(random: Random, n: int, inside: bool) -> tuple[TablePlan, ...]:
         tables.append(TablePlan("latest", majority, majority, random.choice(levels), True))
     if random.random() < 0.1:
         tables.append(TablePlan("fleeting", majority, majority, random.choice(levels), False, 2))
+    if random.random() < 0.15:
+        tables.append(
+            TablePlan("doomed", majority, majority, random.choice(levels), False, doomed=True)
+        )
     return tuple(tables)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvorum.client.requests import Get, Request, Waiter, ask_create
+from kvorum.client.requests import Get, Request, Waiter, ask_create, ask_drop
 from kvorum.errors import UnknownTable
 from kvorum.simulator.faults import strike
 from kvorum.simulator.plan import SECOND, Plan, TablePlan, draw_plan
@@ -136,6 +136,9 @@ class Run:
         begin = world.schedule.now
         self._schedule_work(clients, begin)
         self._schedule_faults(begin)
+        doomed = [table for table in self.plan.tables if table.doomed]
+        for table in doomed:
+            world.schedule.at(begin + self.plan.duration // 2, clients[0].drop_table, table)
         world.schedule.run_until(begin + self.plan.duration)
         world.heal()
         limit = world.schedule.now + PATIENCE
@@ -145,6 +148,8 @@ class Run:
                 world.fail(f"endless: {client.name} waits for {operation.kind} {operation.name}")
         reader = world.add_client()
         world.schedule.run_until(world.schedule.now + SETTLE)
+        for table in doomed:
+            self._drop_for_good(reader, table)
         self._read_everything(reader)
         self._outside = world.checks.judge_end()
 
@@ -159,6 +164,17 @@ class Run:
                 world.fail(f"unavailable: the table {table.name} could not be made")
         world.clients.remove(maker)
         maker.step(lambda session: session.close())
+
+    def _drop_for_good(self, client: SimulatedClient, table: TablePlan) -> None:
+        """Now that everything is healed the drop must succeed, unless it has already."""
+        world = self.world
+        for _ in range(READ_TRIES):
+            drop = ask_drop(table.name, None)
+            if self.ask(client, drop) or isinstance(drop.error, UnknownTable):  # type: ignore[arg-type]
+                world.schedule.run_until(world.schedule.now + SETTLE)
+                world.checks.judge_drop(table.name)
+                return
+        world.fail(f"unavailable: the table {table.name} could not be dropped")
 
     def creation(self, table: TablePlan) -> Request[object]:
         return ask_create(
@@ -201,7 +217,8 @@ class Run:
         world = self.world
         names: dict[str, TablePlan] = {}
         for write in world.history.writes.values():
-            names[write.name] = write.table
+            if not write.table.doomed:
+                names[write.name] = write.table
         members = list(world.machines)
         for turn in range(READ_ROUNDS):
             wanted = list(names.items())

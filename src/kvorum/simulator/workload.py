@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kvorum.client.addresses import Address
 from kvorum.client.connections import Shell
-from kvorum.client.requests import Get, Put, Request, Waiter, make_delete, make_get, make_put
+from kvorum.client.requests import (
+    Ask,
+    Get,
+    Put,
+    Request,
+    Waiter,
+    ask_drop,
+    make_delete,
+    make_get,
+    make_put,
+)
 from kvorum.client.session import Session
 from kvorum.errors import OutcomeUnknown
 from kvorum.model.hashing import engine_key
@@ -19,6 +29,7 @@ from kvorum.model.quorum import Durability, disk_acks_needed
 from kvorum.simulator.history import OK, REFUSED, UNKNOWN, Write
 from kvorum.simulator.network import Attempt, End, Receiver
 from kvorum.simulator.plan import TablePlan
+from kvorum.wire.messages import TableAnswer
 
 if TYPE_CHECKING:
     from kvorum.simulator.world import World
@@ -78,6 +89,25 @@ class Operation(Waiter):
 
     def settled(self) -> None:
         self.client.done.append(self)
+
+
+class TableDropped(Waiter):
+    """Tells the checkers when every node has confirmed the drop of a table."""
+
+    __slots__ = ("client", "drop", "table")
+
+    def __init__(self, client: "SimulatedClient", table: TablePlan, drop: Ask[TableAnswer]) -> None:
+        self.client = client
+        self.table = table
+        self.drop = drop
+
+    def settled(self) -> None:
+        world = self.client.world
+        world.count("table drops" if self.drop.error is None else "table drops that failed")
+        answer = self.drop.result
+        if answer is not None and not answer.unreached:
+            world.schedule.tell(f"{self.table.name} is dropped everywhere")
+            world.checks.dropped_at[self.table.name] = world.schedule.now
 
 
 class SimulatedClient(Shell):
@@ -228,6 +258,13 @@ class SimulatedClient(Shell):
         )  # fmt: skip
         self._submit(operation, put)
 
+    def drop_table(self, table: TablePlan) -> None:
+        """Drop a table and everything in it, now."""
+        drop = ask_drop(table.name, None)
+        self.world.checks.drop_begun[table.name] = None
+        drop.waiter = TableDropped(self, table, drop)
+        self.step(lambda session: session.submit(drop))
+
     def _value(self) -> bytes:
         size = self.world.plan.value_bytes
         tail = b"." * self.random.randrange(size + 1)
@@ -250,7 +287,9 @@ class SimulatedClient(Shell):
         key = self._engine_key(request)
         shown = b", ".join(one.value or b"-" for one in found.siblings)[:80].decode()
         self.world.schedule.tell(f"{self.name} {operation.kind} {operation.name}: [{shown}]")
-        self.world.checks.judge_get(key, operation.name, operation.started_at, found)
+        self.world.checks.judge_get(
+            key, operation.table, operation.name, operation.started_at, found
+        )
         self.held[operation.name] = found.context
         if operation.kind == "update":
             operation.kind = "merge"
