@@ -400,8 +400,9 @@ static unsigned receive(const step *s, unsigned index, uint32_t *next, bool stop
         if (!c->in) die("realloc");
     }
     ssize_t count = recv(c->fd, c->in + c->in_bytes, c->in_capacity - c->in_bytes, 0);
-    if (count < 0 && errno == EAGAIN) return 0;
-    if (count <= 0) {
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
+    if (count < 0) die("loadgen: a connection broke");
+    if (count == 0) {
         fprintf(stderr, "loadgen: a node closed the connection\n");
         exit(1);
     }

@@ -453,14 +453,17 @@ static void receive(connection *c) {
     }
     if (c->tail_bytes) memcpy(input, c->tail, c->tail_bytes);
     ssize_t count = recv(c->fd, input + c->tail_bytes, INPUT_BYTES, 0);
-    if (count < 0 && errno == EAGAIN) return;
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (count <= 0) return hang_up(c);
     size_t position = 0, have = c->tail_bytes + (size_t)count;
     while (have - position > LENGTH_BYTES) {
         uint32_t bytes = load32(input + position);
-        if (!bytes || bytes > FRAME_BYTES_MAX) return hang_up(c);
-        if (have - position - LENGTH_BYTES < bytes) break;
-        if (!on_payload(c, input + position + LENGTH_BYTES, bytes)) return hang_up(c);
+        bool sound = bytes && bytes <= FRAME_BYTES_MAX;
+        if (sound && have - position - LENGTH_BYTES < bytes) break;
+        if (!sound || !on_payload(c, input + position + LENGTH_BYTES, bytes)) {
+            fprintf(stderr, "node %u: a malformed frame of %u bytes\n", member, bytes);
+            return hang_up(c);
+        }
         position += LENGTH_BYTES + bytes;
     }
     keep_tail(c, input + position, have - position);
@@ -485,7 +488,7 @@ static void end_turn(void) {
     for (size_t i = 0; i < dirty_count; i++) flush_connection(dirty[i]);
     dirty_count = 0;
     for (int i = 0; i < PEERS; i++)
-        if (peers[i].connection->fd < 0) exit(0);  // a cluster of two has nothing to measure
+        if (peers[i].connection->fd < 0) exit(3);  // a cluster of two has nothing to measure
 }
 
 static void serve(void) {
