@@ -102,9 +102,13 @@ def split_values(record: bytes) -> list[bytes]:
 
 def highest_clock(record: bytes) -> int:
     """The highest hybrid clock of the values alive."""
+    _, _, entry_count, run_count, value_count = _unpack_head(record, 0)
+    position = HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
     highest = 0
-    position = values_offset(record)
-    for _ in range(_unpack_head(record, 0)[4]):
+    if value_count == 1:
+        highest = _unpack_order(record, position)[1]
+        return highest
+    for _ in range(value_count):
         clock = int(_unpack_order(record, position)[1])
         if clock > highest:
             highest = clock

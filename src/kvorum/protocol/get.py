@@ -14,13 +14,15 @@ from kvorum.model.context import context_of_record
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
+    EXPIRES,
     RecordInvalid,
     check_layout,
+    head_of,
     highest_clock,
     supersedes,
     values_offset,
 )
-from kvorum.model.siblings import encode_shown, merge, needs_showing
+from kvorum.model.siblings import encode_shown, merge
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.ports import Mender, Reader
 from kvorum.protocol.replica_set import Owner, ReplicaSet
@@ -240,23 +242,18 @@ class GetCoordinator(Asker):
             frame = get_ok_frame(self.request, flags, replicas.me, names, empty, 0, b"")
             self.client.send(frame)
             return
+        _, record_flags, _, _, count = head_of(merged)
         shown = merged
-        if needs_showing(merged):
+        if count > 1 or record_flags & EXPIRES:
             shown = encode_shown(merged, self.env.wall if self.judges_expiry else 0)
+            count = head_of(shown)[4]
+            if count > 1:
+                self.env.counters.siblings_seen += 1
         context = context_of_record(self.key, merged, highest_clock(merged))
-        count = shown[6] | shown[7] << 8
-        if count > 1:
-            self.env.counters.siblings_seen += 1
+        values = shown[values_offset(shown) :]
+        flags |= FOUND
         self.client.send(
-            get_ok_frame(
-                self.request,
-                flags | FOUND,
-                replicas.me,
-                names,
-                context,
-                count,
-                shown[values_offset(shown) :],
-            )
+            get_ok_frame(self.request, flags, replicas.me, names, context, count, values)
         )
 
     def _mend(self) -> None:

@@ -15,6 +15,9 @@ from kvorum.wire.link import Asker
 SWEEP_STEPS: Final = 1000  # clients and puts looked at in one sweep
 
 
+SETTLED: Final = Asker()  # what is recalled of a put that its client is through with
+
+
 class _Client:
     __slots__ = ("lowest", "puts")
 
@@ -50,11 +53,6 @@ class Ledger:
         found = known.puts.get(counter)
         return None if found is None else found[1]
 
-    def is_settled(self, client: bytes, counter: int) -> bool:
-        """True if the client itself has said that it is through with this put."""
-        known = self._clients.get(client)
-        return known is not None and counter < known.lowest
-
     def add(self, client: bytes, counter: int, put: Asker, now: int) -> None:
         known = self._clients.get(client)
         if known is None:
@@ -62,20 +60,28 @@ class Ledger:
         known.puts[counter] = (now, put)
         self.count += 1
 
-    def settle(self, client: bytes, lowest_open: int) -> None:
-        """Forget the client's puts below ``lowest_open``."""
+    def recall(self, client: bytes, counter: int, lowest_open: int) -> Asker | None:
+        """What is remembered under this id: the put, ``SETTLED``, or nothing.
+
+        Forgets the client's puts below ``lowest_open`` on the way.
+        """
         known = self._clients.get(client)
-        if known is None or lowest_open <= known.lowest:
-            return
-        known.lowest = lowest_open
+        if known is None:
+            return None
         puts = known.puts
-        # Insertion order is all but counter order; what is out of order goes with its age.
-        while puts:
-            counter = next(iter(puts))
-            if counter >= lowest_open:
-                return
-            del puts[counter]
-            self.count -= 1
+        if lowest_open > known.lowest:
+            known.lowest = lowest_open
+            # Insertion order is all but counter order; what is out of order goes with its age.
+            while puts:
+                oldest = next(iter(puts))
+                if oldest >= lowest_open:
+                    break
+                del puts[oldest]
+                self.count -= 1
+        found = puts.get(counter)
+        if found is not None:
+            return found[1]
+        return SETTLED if counter < known.lowest else None
 
     def sweep(self, now: int) -> None:
         """Forget what is older than two windows. A bounded slice, some times a second.

@@ -19,7 +19,7 @@ from kvorum.protocol.delete import DeleteCoordinator, Finisher
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.get import GetCoordinator, RepairWatch
-from kvorum.protocol.ledger import Ledger
+from kvorum.protocol.ledger import SETTLED, Ledger
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.peering import Peering
 from kvorum.protocol.ports import Reader
@@ -51,15 +51,20 @@ from kvorum.wire.requests import (
 
 TTL_MAX: Final = LONGEST_TTL_SECONDS * 1_000_000
 
+# A put's head as ``unpack_put`` gives it; the names stand where it is taken apart.
+PutHead = tuple[
+    int, int, int, int, int, int, int, int, int, int, int, bytes, bytes, int, int, int, int
+]
+
 
 class Requests(Finisher):
     """Takes clients' requests for one node."""
 
     __slots__ = (
         "_buffer", "_config", "_env", "_forwarder", "_locators", "_looked_at", "_minter",
-        "_own_copy", "_own_disk", "_peering", "_registry", "_replica", "_request_timeout",
-        "_retry_window", "_ring", "_store", "_watch", "clock_is_off", "ledger", "open",
-        "replica_sets",
+        "_own_copy", "_own_disk", "_peering", "_refusal_at", "_registry", "_replica",
+        "_request_timeout", "_retry_window", "_ring", "_store", "_store_refusal", "_watch",
+        "clock_is_off", "ledger", "open", "replica_sets",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +87,8 @@ class Requests(Finisher):
         self._locators: dict[bytes, TableLocator] = {}
         self._request_timeout = config.request_timeout_ms * 1000
         self._retry_window = config.retry_window_ms * 1000
+        self._refusal_at = -1
+        self._store_refusal = ""
         self.clock_is_off = False  # refreshed with every round of pings
         self.ledger = Ledger(self._retry_window, config.remembered_puts_max)
         # Begun and perhaps answered, in order of their start; swept from the head.
@@ -96,10 +103,11 @@ class Requests(Finisher):
         size = len(payload)
         if size < PUT_HEAD_BYTES:
             raise FrameInvalid("a put is cut short")
+        head: PutHead = unpack_put(payload, 0)
         (
             _, flags, key_length, request, w, durability, _, type_length, sort_length, _,
             context_length, table_id, client_id, counter, first_sent, lowest_open, ttl,
-        ) = unpack_put(payload, 0)  # fmt: skip
+        ) = head  # fmt: skip
         self._env.counters.puts += 1
         key_end = PUT_HEAD_BYTES + key_length
         sort_end = key_end + sort_length
@@ -137,7 +145,7 @@ class Requests(Finisher):
             self._begin_get(client, request, key, partition_key, replicas, table.r, table, delete)
             return
         context = payload[sort_end:context_end]
-        self._begin_put(client, request, payload, table, key, partition_key, replicas, context)
+        self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
     def _size_problem(
         self, key_length: int, sort_length: int, context_length: int, value_bytes: int
@@ -175,16 +183,14 @@ class Requests(Finisher):
         lowest_open: int,
     ) -> bool:  # fmt: skip
         """Judge the put's id; False if that has answered the request, or taken it up again."""
-        ledger = self.ledger
-        ledger.settle(client_id, lowest_open)
-        known = ledger.find(client_id, counter)
-        if known is not None:
+        known = self.ledger.recall(client_id, counter, lowest_open)
+        if known is not None and known is not SETTLED:
             assert isinstance(known, PutCoordinator)
             self._env.counters.retries_known += 1
             self._resume(client, request, known)
             return False
         age = self._peering.steady - first_sent
-        if age > self._retry_window or ledger.is_settled(client_id, counter):
+        if age > self._retry_window or known is SETTLED:
             self._env.counters.retries_expired += 1
             self._env.counters.puts_unknown += 1
             text = "this put's id is older than this node remembers; read the key"
@@ -205,14 +211,14 @@ class Requests(Finisher):
         put.resume(client, request)
 
     def _begin_put(
-        self, client: ClientPort, request: int, payload: bytes, table: TableSettings, key: bytes,
+        self, client: ClientPort, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
         partition_key: bytes, replicas: ReplicaSet, context: bytes,
     ) -> None:  # fmt: skip
         """Mint, and send the record on its way. ``client.in_flight`` counts the request already."""
         (
-            _, flags, key_length, _, w, durability, _, type_length, sort_length, _,
+            _, flags, key_length, request, w, durability, _, type_length, sort_length, _,
             context_length, _, client_id, counter, _, _, ttl,
-        ) = unpack_put(payload, 0)  # fmt: skip
+        ) = head  # fmt: skip
         w = min(w or table.w, len(replicas.owners))
         if durability == DEFAULT:
             durability = int(table.durability)
@@ -254,9 +260,12 @@ class Requests(Finisher):
 
     def _refusal(self, table: TableSettings) -> str:
         """Why this node can coordinate no put now, or an empty string."""
-        refusal = self._buffer.refusal
-        if refusal:
-            return refusal
+        if self._env.now != self._refusal_at:
+            # Once a turn: what a turn can add to the overlay is bounded.
+            self._refusal_at = self._env.now
+            self._store_refusal = self._buffer.refusal
+        if self._store_refusal:
+            return self._store_refusal
         if self.clock_is_off and table.resolution == Resolution.LWW:
             self._env.counters.clock_refusals += 1
             return "this node's clock is off the median of its peers; set it right"
@@ -271,7 +280,7 @@ class Requests(Finisher):
     def finish_delete(self, delete: DeleteCoordinator, record: bytes) -> None:
         """The read of a delete is done: put the tombstone over what it found."""
         client, request, payload = delete.client, delete.request, delete.payload
-        head = unpack_put(payload, 0)
+        head: PutHead = unpack_put(payload, 0)
         known = self.ledger.find(head[12], head[13])
         if known is not None:
             # The same delete arrived twice while it was reading; the other one has minted.
@@ -287,7 +296,7 @@ class Requests(Finisher):
         context = context_of_record(key, record, highest_clock(record)) if record else b""
         partition_key = payload[PUT_HEAD_BYTES : PUT_HEAD_BYTES + head[2]]
         replicas = self.replica_sets.of(key)
-        self._begin_put(client, request, payload, table, key, partition_key, replicas, context)
+        self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
     def refuse_delete(self, delete: DeleteCoordinator, code: int, text: str) -> None:
         self._give_up_put(delete.client, delete.request, code, f"{text}; nothing was written")

@@ -1,6 +1,6 @@
 """What a coordinator remembers of puts, and for how long."""
 
-from kvorum.protocol.ledger import SWEEP_STEPS, Ledger
+from kvorum.protocol.ledger import SETTLED, SWEEP_STEPS, Ledger
 from kvorum.wire.link import Asker
 
 WINDOW = 60_000_000
@@ -14,23 +14,24 @@ def test_a_put_is_found_until_its_client_settles_it():
 
     assert ledger.find(b"client-a", 1) is put
     assert ledger.find(b"client-b", 1) is None
-    ledger.settle(b"client-a", 2)
+    assert ledger.recall(b"client-a", 1, lowest_open=1) is put
 
+    assert ledger.recall(b"client-a", 1, lowest_open=2) is SETTLED
     assert ledger.find(b"client-a", 1) is None
-    assert ledger.is_settled(b"client-a", 1)
-    assert not ledger.is_settled(b"client-a", 2)
+    assert ledger.recall(b"client-a", 3, lowest_open=2) is None
     assert ledger.count == 1
 
 
 def test_settling_twice_or_for_a_stranger_changes_nothing():
     ledger = Ledger(WINDOW, 10)
-    ledger.settle(b"stranger", 5)
-    ledger.add(b"client-a", 3, Asker(), now=0)
-    ledger.settle(b"client-a", 3)
-    ledger.settle(b"client-a", 2)
+    assert ledger.recall(b"stranger", 1, lowest_open=5) is None
+    put = Asker()
+    ledger.add(b"client-a", 3, put, now=0)
+    assert ledger.recall(b"client-a", 3, lowest_open=3) is put
+    assert ledger.recall(b"client-a", 3, lowest_open=2) is put
 
     assert ledger.count == 1
-    assert not ledger.is_settled(b"stranger", 1)
+    assert ledger.recall(b"stranger", 1, lowest_open=0) is None
 
 
 def test_it_is_full_at_its_bound():
@@ -46,7 +47,7 @@ def test_what_is_older_than_two_windows_is_forgotten_and_its_client_with_it():
     ledger = Ledger(WINDOW, 10)
     ledger.add(b"client-a", 1, Asker(), now=0)
     ledger.add(b"client-b", 1, Asker(), now=5)
-    ledger.settle(b"client-a", 1)
+    ledger.recall(b"client-a", 2, lowest_open=1)
     ledger.sweep(2 * WINDOW - 1)
     assert ledger.count == 2
 
@@ -55,7 +56,7 @@ def test_what_is_older_than_two_windows_is_forgotten_and_its_client_with_it():
     assert ledger.find(b"client-a", 1) is None
     assert ledger.find(b"client-b", 1) is not None
     assert ledger.count == 1
-    assert not ledger.is_settled(b"client-a", 0)
+    assert ledger.recall(b"client-a", 0, lowest_open=0) is None
 
 
 def test_a_silent_client_keeps_nothing_of_the_others():
@@ -63,7 +64,7 @@ def test_a_silent_client_keeps_nothing_of_the_others():
     ledger = Ledger(WINDOW, 1_000_000)
     ledger.add(b"silent", 1, Asker(), now=0)
     for counter in range(1, 10_000):
-        ledger.settle(b"busy", counter)
+        ledger.recall(b"busy", counter, lowest_open=counter)
         ledger.add(b"busy", counter, Asker(), now=counter)
 
     assert ledger.count == 2
