@@ -16,7 +16,7 @@ from typing import Final
 
 from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
 from kvorum.model.record import LWW, VALUE_HEAD_BYTES, RecordInvalid, check_layout, value_end
-from kvorum.model.version import ACTOR_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
+from kvorum.model.version import ACTOR_BYTES, DOT_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
 
 FORMAT: Final = 1
 HEAD_BYTES: Final = 20
@@ -71,36 +71,30 @@ def checked_record_offset(holding: bytes) -> int:
 def plain_successor(held: bytes, received: bytes) -> bytes | None:
     """What becomes of ``held`` where ``received`` plainly follows on it, as nearly always.
 
-    That is: the same partition key and actors, no gap, one value, whole, and not a word of a
-    later write under the own actor. Then it replaces all but the own dot. None: look closely.
+    That is: the same key and the same actors, no gap, and one value, whose dot has raised its
+    actor's entry and nothing else; and that actor is not our own. Then it replaces all but the
+    own dot. None: look closely.
     """
     start = HEAD_BYTES + (held[2] | held[3] << 8) + RECORD_HEAD_BYTES  # of the vector
+    end = start + ENTRY_BYTES * (held[start - 6] | held[start - 5] << 8)
+    dot = received[end : end + DOT_BYTES]
+    position = received.find(dot, start, end)
     if (
-        held[start - 4 : start] != NO_RUN_ONE_VALUE
+        position < 0
+        or (position - start) % ENTRY_BYTES
+        or held[start - 4 : start] != NO_RUN_ONE_VALUE
         or held[start - 7] & LWW
-        or received[:4] != held[:4]
-        or received[4:HEAD_BYTES] != NO_OWN
-        or received[HEAD_BYTES:start] != held[HEAD_BYTES:start]
+        or received[:position] != held[:4] + NO_OWN + held[HEAD_BYTES:position]
     ):
         return None
-    end = start + ENTRY_BYTES * (held[start - 6] | held[start - 5] << 8)
+    after = position + ENTRY_BYTES
+    actor = dot[:ACTOR_BYTES]
     own = held[4:HEAD_BYTES]
-    if own != NO_OWN:
-        position = received.find(own, start, end)
-        if position < 0 or (position - start) % ENTRY_BYTES:
-            return None
-    raised = False
-    position = start
-    while position < end:
-        entry = received[position : position + ENTRY_BYTES]
-        older = held[position : position + ENTRY_BYTES]
-        if entry != older:
-            if entry < older or entry[:ACTOR_BYTES] != older[:ACTOR_BYTES]:
-                return None
-            raised = True
-        position += ENTRY_BYTES
     if (
-        not raised
+        held[position : position + ACTOR_BYTES] != actor
+        or held[position:after] >= dot
+        or own[:ACTOR_BYTES] == actor
+        or received[after:end] != held[after:end]
         or len(received) < end + VALUE_HEAD_BYTES
         or value_end(received, end) != len(received)
     ):
