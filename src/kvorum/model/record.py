@@ -106,8 +106,7 @@ def highest_clock(record: bytes) -> int:
     position = HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
     highest = 0
     if value_count == 1:
-        highest = _unpack_order(record, position)[1]
-        return highest
+        return int(_unpack_order(record, position)[1])
     for _ in range(value_count):
         clock = int(_unpack_order(record, position)[1])
         if clock > highest:
