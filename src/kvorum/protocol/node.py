@@ -202,15 +202,20 @@ class Node:
 
     def on_data_open(self, member: int) -> None:
         """Our data connection to ``member`` stands, and its link is open."""
-        volatile = self.peering.volatile.get(member, False)
-        self.requests.replica_sets.learn_volatile(member, volatile)
+        self._learn_volatile(member)
         self.env.counters.peer_connects += 1
         self.env.report("peer_connected", member=member)
         self.requests.on_peer_open(member)
 
     def on_large_open(self, member: int) -> None:
         """Our connection to ``member`` for large values stands, and its link is open."""
+        self._learn_volatile(member)
         self.requests.on_peer_open(member)
+
+    def _learn_volatile(self, member: int) -> None:
+        """Take in what the member's Welcome said, before any ack of its can come."""
+        volatile = self.peering.volatile.get(member, False)
+        self.requests.replica_sets.learn_volatile(member, volatile)
 
     def on_data_closed(self, member: int) -> None:
         """Our data connection to ``member`` has ended, and its link is closed."""

@@ -16,6 +16,7 @@ from kvorum.simulator.history import History
 from kvorum.simulator.machine import PLENTY, Machine
 from kvorum.simulator.network import Network
 from kvorum.simulator.plan import Plan
+from kvorum.simulator.process import ALIVE
 from kvorum.simulator.schedule import Schedule
 from kvorum.simulator.story import Story
 from kvorum.simulator.trace import Trace
@@ -113,8 +114,10 @@ class World:
             machine.slowness = 1
             machine.skew = 0
             machine.disk.free_bytes = PLENTY
-            if machine.process is not None and machine.process.store.failed:
-                machine.kill()
+            if machine.process is not None:
+                machine.process.dies = ALIVE
+                if machine.process.store.failed:
+                    machine.kill()
             machine.start()
 
     @property
