@@ -305,6 +305,8 @@ class OneNode:
     def disconnect(self, member: int) -> None:
         self.env.links[member].close()
         self.env.large_links[member].close()
+        self.unanswered.pop((member, False), None)
+        self.unanswered.pop((member, True), None)
         self.node.on_data_closed(member)
 
     # Requests.

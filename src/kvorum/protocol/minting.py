@@ -97,8 +97,8 @@ class Minter:
         ``context`` is what the client sent, or empty; ``ttl`` in microseconds, 0 for none.
         """
         store = self._store
-        if not self.confirmed:
-            self._draw_unconfirmed()
+        if not self.confirmed and not self._settle_incarnation():
+            return OVERLOADED
         env = self._env
         held = store.get(key)
         if held and context and table.resolution != Resolution.LWW:
@@ -191,12 +191,19 @@ class Minter:
     def _tick_lww(self, record: bytes, context: bytes) -> int:
         """Draw a clock above the record's and the context's, within the lease on disk."""
         floor = highest_clock(record) if record else 0
+        clock = self.clock
+        limit = self._env.wall + clock.lease_span
+        if clock.is_ahead(floor, limit):
+            self.refusal = (
+                "the key was written at a time too far ahead of this node's clock: one of the "
+                "nodes' clocks is, or was, wrong"
+            )
+            return OVERLOADED
         if context:
             floor = max(floor, context_clock(context))
-        clock = self.clock
-        if clock.is_ahead(floor, self._env.wall + clock.lease_span):
-            self.refusal = "the context's time lies too far ahead of this node's clock"
-            return BAD_CONTEXT
+            if clock.is_ahead(floor, limit):
+                self.refusal = "the context's time lies too far ahead of this node's clock"
+                return BAD_CONTEXT
         if clock.tick_above(self._env.wall, floor) > clock.lease:
             self.refusal = "this node's clock lease is not on disk yet; try again"
             return OVERLOADED
@@ -244,7 +251,6 @@ class Minter:
         after = head_of(made)[4]
         if after <= before:
             return True
-        self._env.counters.siblings_made += 1
         if after > table.max_siblings:
             self.refusal = (
                 f"the key has {before} siblings already, its table allows {table.max_siblings}: "
@@ -257,6 +263,7 @@ class Minter:
                 f"{table.max_record_bytes}: read it, merge the values, and put with the context"
             )
             return False
+        self._env.counters.siblings_made += 1
         return True
 
     def check_received(self, own: bytes, record: bytes) -> None:
@@ -267,11 +274,28 @@ class Minter:
                 self.end_incarnation("a replica sent a later write of this store's own")
 
     def end_incarnation(self, reason: str) -> None:
-        """Draw a new store id, durable before this returns, and raise the alarm."""
-        self._store.renew(reason)
+        """Draw a new store id, durable before this returns, and raise the alarm.
+
+        If the disk does not take it, nothing is minted until it does.
+        """
+        try:
+            self._store.renew(reason)
+        except OSError as error:
+            self._overdue = reason
+            self._env.report("incarnation_not_ended", reason=reason, error=str(error))
+            return
+        self._overdue = ""
         self._env.counters.incarnations_ended += 1
         self._env.report("incarnation_ended", reason=reason, store_id=self._store.store_id.hex())
 
-    def _draw_unconfirmed(self) -> None:
-        self.confirmed = True
-        self.end_incarnation("no other member has answered since the start")
+    def confirm(self) -> None:
+        """Another member has answered, and knows nothing against this store."""
+        self.confirmed = not self._overdue
+
+    def _settle_incarnation(self) -> bool:
+        """See to it that dots may be minted under the store id; False if they may not now."""
+        self.end_incarnation(self._overdue or "no other member has answered since the start")
+        self.confirmed = not self._overdue
+        if self._overdue:
+            self.refusal = "this node's data directory takes no new store id, so nothing may be put"
+        return self.confirmed
