@@ -295,6 +295,10 @@ class Tables:
         except EngineFailed:
             return  # Who reads and writes meets it too, and says so; these can wait.
         if not rows:
+            # A scan leaves damaged records out; it has met them all by now.
+            for key in self._store.buffer.quarantined():
+                if key[17:25] == table_id:
+                    self._store.delete(key)
             del self.dropped[table_id]
             self._store.put(SPACE_SWEPT + table_id, b"\x01")
             return
