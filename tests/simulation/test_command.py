@@ -1,0 +1,37 @@
+"""``kvorum simulate``: one seed or many, for people and for programs."""
+
+import json
+
+import pytest
+
+from kvorum.cli.main import run
+from kvorum.cli.outcome import OK, REFUSED
+from kvorum.protocol import put
+
+
+def test_one_seed_tells_its_story(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--seed", "5", "--trace"]) == OK
+    told = capsys.readouterr().out
+    assert "ReplicaPut" in told
+    assert "everything is healed" in told
+    assert "trace hash" in told
+
+
+def test_many_seeds_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--seeds", "6", "--from", "40", "--processes", "2", "--json"]) == OK
+    totals = json.loads(capsys.readouterr().out)
+    assert totals["seeds"] == 6
+    assert totals["failed"] == []
+    assert totals["operations"] >= 6 * 150
+    assert sum(totals["faults"].values()) >= 6
+    assert totals["virtual_hours"] > 0
+
+
+def test_a_failing_seed_is_printed_with_the_command_that_replays_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(put, "put_verdict", lambda *masks: put.ENOUGH)
+    assert run(["simulate", "--seeds", "8", "--processes", "1"]) == REFUSED
+    said = capsys.readouterr().err
+    assert "hollow ack" in said
+    assert "replay it: kvorum simulate --seed" in said
