@@ -162,15 +162,9 @@ class GetCoordinator(Asker):
         elif self.failed:
             self._judge()
 
-    def _owner(self, peer: int) -> Owner:
-        for owner in self.replicas.others:
-            if owner.member == peer:
-                return owner
-        raise AssertionError("an answer came from a node that was not asked")
-
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
         if status == ELSEWHERE:
-            link = self._owner(peer).large_link
+            link = self.replicas.by_member[peer].large_link
             if link.get(self.key, self.replicas.epoch, NO_GENERATION, self):
                 return
         if status == FAILED_HERE:
@@ -205,9 +199,8 @@ class GetCoordinator(Asker):
             self._refuse("too few of the key's owners can answer")
 
     def expire(self) -> None:
-        """The request's time is up."""
-        if not self.answered:
-            self._refuse("too few of the key's owners answered in time")
+        """The request's time is up, and it has no answer yet."""
+        self._refuse("too few of the key's owners answered in time")
 
     def _refuse(self, why: str) -> None:
         self.answered = True
@@ -274,7 +267,7 @@ class GetCoordinator(Asker):
 
     def _repair(self, peer: int) -> None:
         env = self.env
-        owner = self._owner(peer)
+        owner = self.replicas.by_member[peer]
         env.counters.read_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)
         link = owner.large_link if len(holding) > env.large_bytes else owner.link

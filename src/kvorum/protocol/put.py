@@ -86,11 +86,11 @@ class PutCoordinator(Asker):
 
     def ask_again(self, member: int) -> None:
         """The member's connection is back; give it what it may have missed."""
-        for owner in self.replicas.others:
-            if owner.member == member and self.lost & owner.bit:
-                self.lost &= ~owner.bit
-                self.env.counters.resent_puts += 1
-                self._ask(owner)
+        owner = self.replicas.by_member.get(member)
+        if owner is not None and self.lost & owner.bit:
+            self.lost &= ~owner.bit
+            self.env.counters.resent_puts += 1
+            self._ask(owner)
 
     def resume(self, client: ClientPort, request: int) -> None:
         """The same put has arrived again: mint nothing, replicate again, answer as ever."""
@@ -136,9 +136,7 @@ class PutCoordinator(Asker):
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
         if status == LATER:
-            for owner in self.replicas.others:
-                if owner.member == peer:
-                    self._ask(owner)
+            self._ask(self.replicas.by_member[peer])
             return
         self.failed |= self.replicas.bits[peer]
         if not self.answered:
@@ -173,9 +171,8 @@ class PutCoordinator(Asker):
             self._answer_unknown("too many owners refused the write after it was begun")
 
     def expire(self) -> None:
-        """The request's time is up."""
-        if not self.answered:
-            self._answer_unknown("too few owners answered in time")
+        """The request's time is up, and it has no answer yet."""
+        self._answer_unknown("too few owners answered in time")
 
     def _answer_ok(self) -> None:
         self.answered = True

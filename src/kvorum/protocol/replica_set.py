@@ -40,7 +40,10 @@ class Owner:
 class ReplicaSet:
     """One set of owners. Bit i of a mask is the i-th owner."""
 
-    __slots__ = ("_acks", "_names", "bits", "epoch", "me", "my_bit", "others", "owners", "volatile")
+    __slots__ = (
+        "_acks", "_names", "bits", "by_member", "epoch", "me", "my_bit", "others", "owners",
+        "volatile",
+    )  # fmt: skip
 
     def __init__(self, env: Environment, me: int, owners: tuple[int, ...], epoch: int) -> None:
         self.owners = owners
@@ -49,6 +52,7 @@ class ReplicaSet:
         self.my_bit = 0  # 0: this node is no owner
         self.bits: dict[int, int] = {}
         self.others: list[Owner] = []
+        self.by_member: dict[int, Owner] = {}  # the same
         self.volatile = 0  # owners that keep nothing on a disk
         self._acks: dict[int, bytes] = {}
         self._names: dict[int, bytes] = {}
@@ -58,7 +62,9 @@ class ReplicaSet:
             if owner == me:
                 self.my_bit = bit
             else:
-                self.others.append(Owner(owner, bit, env.links[owner], env.large_links[owner]))
+                other = Owner(owner, bit, env.links[owner], env.large_links[owner])
+                self.others.append(other)
+                self.by_member[owner] = other
 
     def ranked(self) -> list[Owner]:
         """The other owners, the one believed fastest last: they are taken from the end."""

@@ -150,12 +150,14 @@ def test_a_put_whose_owner_is_lost_is_unknown_and_a_get_goes_to_the_next() -> No
     assert isinstance(outcome, Unknown)
     assert "ended before its answer" in outcome.text
 
+    outsider.open(target)
     outsider.one.get(key=outsider.key)
     first = outsider.wanted
+    assert len(outsider.ports[first].take()) == 1
     outsider.close(first)
     second = outsider.wanted
     assert second != first
-    (payload,) = [each for each in outsider.ports[second].take() if each[0] == 0x31]
+    (payload,) = outsider.ports[second].take()
     outsider.answer(get_ok_frame(number_in(payload), 0, second, b"", b"", 0, b""))
     assert isinstance(outsider.outcome(), Found)
 
@@ -182,6 +184,9 @@ def test_any_other_refusal_is_handed_on() -> None:
     (payload,) = outsider.ports[outsider.wanted].take()
     outsider.answer(refused_frame(number_in(payload), QUORUM_NOT_MET, "too few"))
     assert outsider.outcome() == Refusal(QUORUM_NOT_MET, "too few")
+    assert outsider.forwarder.busy
+    outsider.one.advance(10_000)
+    assert not outsider.forwarder.busy, "what is done is passed over"
 
 
 @pytest.mark.parametrize("kind", ["put", "get"])

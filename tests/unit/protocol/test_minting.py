@@ -2,7 +2,7 @@
 
 from kvorum.model.context import context_of_seen
 from kvorum.model.holding import own_dot, pack_holding, with_own
-from kvorum.model.record import Value, head_of, highest_clock, split_values
+from kvorum.model.record import Value, head_of, highest_clock, lww_record, split_values
 from kvorum.model.tables import TableSettings
 from kvorum.model.version import COUNTER_MAX, Seen, make_dot
 from kvorum.protocol.minting import MINTED
@@ -13,7 +13,7 @@ from kvorum.wire.requests import (
     TOO_LARGE,
     TOO_MANY_SIBLINGS,
 )
-from tests.support.records import TABLE_ID, dot
+from tests.support.records import TABLE_ID, dot, value
 from tests.support.replicas import KEY, LWW, NOBODY, PARTITION_KEY, SIBLINGS, OneReplica
 
 
@@ -121,6 +121,15 @@ def test_a_time_far_ahead_is_not_let_in() -> None:
     assert mint(replica, context_of_seen(KEY, Seen(), limit + 1), LWW) == BAD_CONTEXT
     assert "too far ahead" in replica.minter.refusal
     assert mint(replica, context_of_seen(KEY, Seen(), limit), LWW) == MINTED
+
+
+def test_a_key_written_far_ahead_is_not_followed_there() -> None:
+    replica = OneReplica([], table=LWW)
+    clock = replica.minter.clock
+    limit = replica.environment.wall + clock.max_clock_skew + clock.lease_span
+    replica.receive(lww_record(value(dot(1, 1), clock=limit + 1)))
+    assert mint(replica, table=LWW) == OVERLOADED
+    assert "too far ahead" in replica.minter.refusal
 
 
 def test_no_clock_is_issued_beyond_the_lease() -> None:

@@ -230,7 +230,7 @@ def test_no_lease_is_written_while_nothing_can_be() -> None:
 def test_a_log_that_refuses_a_turn_takes_back_the_own_acks_of_that_turn() -> None:
     one = OneNode().connect()
     one.put(w=2, durability=1)
-    one.sync()
+    one.end_turn()
     one.put(key=b"bob", w=2, durability=1)
     assert isinstance(one.disk, Disk)
     one.disk.free_bytes = 0
@@ -242,6 +242,7 @@ def test_a_log_that_refuses_a_turn_takes_back_the_own_acks_of_that_turn() -> Non
     one.disk.free_bytes = 1 << 30
     one.connect()
     one.accepts(2)
+    one.marks(2)
     assert [request for request, _ in one.client.outcomes()] == [1], "whose turn was written"
     one.sync()
     assert [request for request, _ in one.client.outcomes()] == [2]

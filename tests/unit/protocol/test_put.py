@@ -359,6 +359,22 @@ def test_a_put_beside_a_sibling_gives_a_context_of_its_own_value_only() -> None:
     assert sorted(cluster.values(2)) == [b"one", b"three"]
 
 
+def test_a_member_that_owns_no_copy_changes_nothing_by_coming_back() -> None:
+    one = OneNode(count=4).connect(2, 3)
+    key = next(
+        key
+        for key in (b"%d" % number for number in range(1000))
+        if sorted(one.ring.owners_of_engine_key(one.key(key))) == [1, 2, 3]
+    )
+    one.put(key=key, w=3, durability=0)
+    one.disconnect(2)
+    one.connect(4)
+    assert one.asked(4) == []
+    assert one.env.counters.resent_puts == 0
+    one.connect(2)
+    assert len(one.asked(2)) == 1
+
+
 def test_a_full_queue_to_a_peer_counts_as_a_lost_connection() -> None:
     config = NodeConfig(peer_queue_bytes_max=300_000, value_bytes_max=150_000)
     one = OneNode(config=config).connect()

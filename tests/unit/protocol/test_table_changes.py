@@ -6,6 +6,7 @@ from kvorum.model.quorum import Durability, Resolution
 from kvorum.model.tables import DEFAULT_TABLE, DEFAULT_TABLE_ID, TableSettings
 from kvorum.protocol import tables as module
 from kvorum.protocol.node import DROP_INTERVAL
+from kvorum.storage.commit import drain
 from kvorum.storage.engine import EngineFailed
 from kvorum.wire.messages import (
     ControlRefused,
@@ -206,7 +207,12 @@ def test_a_dropped_table_is_gone_at_once_and_its_records_soon() -> None:
     assert table is not None
     for number in range(module.DROP_SLICE + 10):
         one.put(key=b"%d" % number, table=table.id)
-    one.put(key=b"alice", w=1, durability=0)
+    one.put(key=b"damaged", table=table.id)
+    for key in (b"alice", b"damaged"):
+        one.put(key=key, w=1, durability=0)
+    drain(one.store.buffer)
+    for table_id in (table.id, DEFAULT_TABLE_ID):
+        one.engine.records[one.key(b"damaged", table_id)] = b"garbage that is long enough"
     one.client.take()
     one.question(TableDrop(2, "carts"))
     one.get(table=table.id)
@@ -218,19 +224,17 @@ def test_a_dropped_table_is_gone_at_once_and_its_records_soon() -> None:
     assert one.node.tables.dropped == {}
     rows = one.store.scan(b"\x01", b"\x02", 1000)
     assert [key for key, _ in rows] == [one.key()], "records of other tables stay"
+    assert one.store.get(one.key(b"damaged", table.id)) is None
+    assert one.store.get(one.key(b"damaged")) == b""
     one.restart()
     assert one.node.tables.dropped == {}
     one.node.tables.sweep_dropped()
     assert one.node.tables.registry.has_dropped(table.id)
 
 
-def test_the_sweep_waits_while_nothing_can_be_written_or_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_sweep_waits_while_nothing_can_be_written_or_read() -> None:
     one = alone()
     made(one)
-    one.store.buffer.failed = "the engine has failed"
-    one.store.buffer.failed = ""
     answered(one, TableDrop(2, "carts"))
     one.store.buffer.failed = "the engine has failed"
     one.advance(2 * DROP_INTERVAL)
@@ -268,9 +272,10 @@ def test_what_a_member_tells_is_kept_unless_it_cannot_be() -> None:
     one = alone()
     good = TableSettings("carts", b"table id", 1, 1)
     bad = TableSettings("carts", b"table xy", 9, 1)
-    answer = one.node.on_control(2, TablesUpdate(3, [good, bad, good]))
+    worse = TableSettings("carts", b"table xz", 1, 1, version=(1 << 63, 2))
+    answer = one.node.on_control(2, TablesUpdate(3, [good, bad, worse, good]))
     assert answer == TablesUpdated(3)
-    assert one.env.events == ["table_learned", "table_refused"]
+    assert one.env.events == ["table_learned", "table_refused", "table_refused"]
     assert one.node.tables.registry.by_name("carts") == good
 
 
