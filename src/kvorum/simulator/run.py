@@ -271,7 +271,7 @@ def run_seeds(seeds: range, processes: int) -> Iterator[Result]:
     if processes <= 1:
         yield from map(run_seed, seeds)
         return
-    pool = multiprocessing.get_context("spawn").Pool(processes)
+    pool = multiprocessing.get_context("fork").Pool(processes)
     try:
         yield from pool.imap_unordered(run_seed, seeds, chunksize=4)
     finally:
