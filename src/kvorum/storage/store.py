@@ -36,7 +36,9 @@ from kvorum.storage.identity import (
     write_identity,
 )
 from kvorum.storage.log import Log
+from kvorum.storage.memory import MemoryEngine
 from kvorum.storage.replay import replay
+from kvorum.storage.volatile import VolatileBuffer
 
 MAX_STAMP: Final = (1 << 32) - 1
 # The engine's half of the identity; keys with two leading zero bytes are the storage's own.
@@ -210,18 +212,22 @@ def open_store(
     Blocks for the replay. Raises `StorageError` (`DirectoryRefused`, `LogDamaged`,
     `EngineFailed`) or `OSError`, each with a text for the operator and nothing destroyed.
     """
-    buffer = Buffer(engine, None, freeze_bytes, limit_bytes)
     if files is None:
         if engine.capabilities.durable:
             raise DirectoryRefused(
                 f"the {engine.capabilities.name} engine is durable and needs a data directory"
             )
+        if isinstance(engine, MemoryEngine):
+            volatile: Buffer = VolatileBuffer(engine)
+        else:
+            volatile = Buffer(engine, None, freeze_bytes, limit_bytes)
         identity = _new_identity(cluster_id, member_id, member_name, draw)
-        return Store(buffer, None, identity, draw, None, 0)
+        return Store(volatile, None, identity, draw, None, 0)
     if not engine.capabilities.durable:
         raise DirectoryRefused(
             f"the {engine.capabilities.name} engine keeps nothing, so it takes no data directory"
         )
+    buffer = Buffer(engine, None, freeze_bytes, limit_bytes)
     try:
         return _open_durable(buffer, files, cluster_id, member_id, member_name, draw)
     except OSError as error:
