@@ -118,7 +118,9 @@ class End:
 
     def _queue(self, data: bytes) -> None:
         schedule = self.network.schedule
-        self.last = max(schedule.now + self.path.delay(), self.last)
+        arrival = schedule.now + self.path.delay()
+        if arrival > self.last:
+            self.last = arrival
         self.queue.append((self.last, data))
         if not self.scheduled:
             self.scheduled = True

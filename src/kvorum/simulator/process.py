@@ -185,8 +185,10 @@ class Process(Listener):
 
     def wake(self, time: int) -> None:
         if self.alive and (self._turn_at < 0 or time < self._turn_at):
-            self._turn_at = max(time, self.schedule.now)
-            self.schedule.at(self._turn_at, self._turn)
+            if time < self.schedule.now:
+                time = self.schedule.now
+            self._turn_at = time
+            self.schedule.at(time, self._turn)
 
     def _turn(self) -> None:
         if not self.alive or self._turn_at != self.schedule.now:
@@ -232,6 +234,10 @@ class Process(Listener):
                     connection.drop()
         self.peers_to_drop.clear()
         logged = self.store.end_turn()
+        if logged and not (self.unsent or self.dirty or self.dies or self.close_after_turn):
+            if self.store.position > self.store.durable_position:
+                self.keep_disk_busy()
+            return
         unsent, self.unsent[:] = list(self.unsent), []
         if not logged:
             self.env.counters.log_refusals += 1

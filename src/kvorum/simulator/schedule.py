@@ -37,8 +37,10 @@ class Schedule:
         return generator
 
     def at(self, time: int, job: Job, *arguments: Any) -> None:
+        if time < self.now:
+            time = self.now
         self._sequence += 1
-        heappush(self._heap, (max(time, self.now), self._sequence, job, arguments))
+        heappush(self._heap, (time, self._sequence, job, arguments))
 
     def after(self, delay: int, job: Job, *arguments: Any) -> None:
         self._sequence += 1
@@ -51,10 +53,13 @@ class Schedule:
     def run_until(self, time: int, enough: Callable[[], bool] | None = None) -> None:
         """Let happen what is due before ``time``; stop early, at that moment, once ``enough``."""
         heap = self._heap
+        events = 0
         while heap and heap[0][0] <= time:
             self.now, _, job, arguments = heappop(heap)
-            self.events += 1
+            events += 1
             job(*arguments)
             if enough is not None and enough():
+                self.events += events
                 return
+        self.events += events
         self.now = max(self.now, time)
