@@ -28,6 +28,7 @@ EXIT_CODES: Final = """\
 | 4 | outcome unknown: the write may or may not have been made |
 | 5 | several siblings where one value was wanted |
 | 6 | port or directory in use |
+| 70 | a node found its own state to be wrong and ended at once; please report its log |
 | 130 | interrupted |
 
 Errors go to standard error, as one JSON document where `--json` was given. Ctrl-C and SIGTERM are

@@ -26,6 +26,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     requests_in_flight_per_client_max: int = 4096
     clients_max: int = 4096
     client_output_bytes_max: int = 64 << 20  # unread answers before a client is cut off
+    unread_timeout_ms: int = 10_000  # for how long a client may leave answers unread
     peer_queue_bytes_max: int = 256 << 20
     batch_bytes_max: int = 1 << 20
     overlay_bytes_max: int = 256 << 20
@@ -68,6 +69,7 @@ MEANINGS: Final[dict[str, str]] = {
     "requests_in_flight_per_client_max": "requests of one connection under way at a time",
     "clients_max": "connections of clients at a time; more are refused",
     "client_output_bytes_max": "answers that a client has not read before it is cut off",
+    "unread_timeout_ms": "how long a client may leave its answers unread before it is cut off",
     "peer_queue_bytes_max": "what waits for one other node before more is refused",
     "batch_bytes_max": "bytes of one batch to another node",
     "overlay_bytes_max": "memory for writes not yet in the engine; past it, puts are refused",
@@ -90,7 +92,7 @@ _POSITIVE = (
     "peer_queue_bytes_max", "batch_bytes_max", "overlay_bytes_max", "remembered_puts_max",
     "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms", "ping_interval_ms",
     "peer_dead_timeout_ms", "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms",
-    "large_bytes", "flush_bytes",
+    "unread_timeout_ms", "large_bytes", "flush_bytes",
 )  # fmt: skip
 
 

@@ -72,16 +72,20 @@ class Minter:
     """Mints for one store. After ``mint`` has returned ``MINTED`` its fields hold the outcome."""
 
     __slots__ = (
-        "_env", "_store", "clock", "confirmed", "dot", "record", "refusal", "sent",
-        "value_clock",
+        "_env", "_overdue", "_store", "clock", "confirmed", "dot", "plain_clock", "record",
+        "refusal", "sent", "value_clock",
     )  # fmt: skip
 
     def __init__(self, env: Environment, store: Store, clock: HybridClock) -> None:
         self._env = env
         self._store = store
         self.clock = clock
+        # Where clocks decide nothing the wall clock is taken as it is, and must not draw the other
+        # one along: that would be ahead for as long as this node's wall clock was ever wrong.
+        self.plain_clock = HybridClock(clock.last, clock.max_clock_skew)
         # A store id drawn at this very start can be nobody else's; an older one may be a copy's.
         self.confirmed = not store.clean_start
+        self._overdue = ""  # why the store id must be changed before anything is minted
         self.dot = b""
         self.record = b""
         self.sent = b""  # the holding as it travels: without our own actor
@@ -97,8 +101,8 @@ class Minter:
         ``context`` is what the client sent, or empty; ``ttl`` in microseconds, 0 for none.
         """
         store = self._store
-        if not self.confirmed and not self._settle_incarnation():
-            return OVERLOADED
+        if not self.confirmed:
+            self._draw_unconfirmed()
         env = self._env
         held = store.get(key)
         if held and context and table.resolution != Resolution.LWW:
@@ -111,7 +115,7 @@ class Minter:
                 and counter < COUNTER_MAX
                 and held[HOLDING_HEAD_BYTES:offset] == partition_key
             ):
-                clock = self.clock.tick(env.wall)
+                clock = self.plain_clock.tick(env.wall)
                 dot = make_dot(own[:ACTOR_BYTES], counter + 1)
                 expiry = env.wall + ttl if ttl and not tombstone else 0
                 encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
@@ -163,7 +167,7 @@ class Minter:
                 return code
             clock = self.clock.last
         else:
-            clock = self.clock.tick(wall)
+            clock = self.plain_clock.tick(wall)
         expiry = wall + ttl if ttl and not tombstone else 0
         encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
         if lww:
@@ -271,31 +275,31 @@ class Minter:
         if own[:8] == self._store.store_id and not record[1] & 1:
             actor = own[:ACTOR_BYTES]
             if entry_counter(record, actor) > counter_of(own):
-                self.end_incarnation("a replica sent a later write of this store's own")
+                self.end_incarnation_soon("a replica sent a later write of this store's own")
 
     def end_incarnation(self, reason: str) -> None:
         """Draw a new store id, durable before this returns, and raise the alarm.
 
-        If the disk does not take it, nothing is minted until it does.
+        Raises ``OSError`` if the disk does not take it; then nothing is minted until it does.
         """
-        try:
-            self._store.renew(reason)
-        except OSError as error:
-            self._overdue = reason
-            self._env.report("incarnation_not_ended", reason=reason, error=str(error))
-            return
+        self.confirmed = False
+        self._overdue = reason
+        self._store.renew(reason)
         self._overdue = ""
+        self.confirmed = True  # An id drawn just now can be nobody else's.
         self._env.counters.incarnations_ended += 1
         self._env.report("incarnation_ended", reason=reason, store_id=self._store.store_id.hex())
+
+    def end_incarnation_soon(self, reason: str) -> None:
+        """``end_incarnation``, now or, if the disk does not let us, before anything is minted."""
+        try:
+            self.end_incarnation(reason)
+        except OSError as error:
+            self._env.report("incarnation_not_ended", reason=reason, error=str(error))
 
     def confirm(self) -> None:
         """Another member has answered, and knows nothing against this store."""
         self.confirmed = not self._overdue
 
-    def _settle_incarnation(self) -> bool:
-        """See to it that dots may be minted under the store id; False if they may not now."""
+    def _draw_unconfirmed(self) -> None:
         self.end_incarnation(self._overdue or "no other member has answered since the start")
-        self.confirmed = not self._overdue
-        if self._overdue:
-            self.refusal = "this node's data directory takes no new store id, so nothing may be put"
-        return self.confirmed

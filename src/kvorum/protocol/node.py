@@ -128,7 +128,7 @@ class Node:
         return int.from_bytes(lease, "big") if lease else 0
 
     def _tick(self) -> int:
-        return self.clock.tick(self.env.wall)
+        return self.minter.plain_clock.tick(self.env.wall)
 
     # What arrives.
 
@@ -311,6 +311,8 @@ class Node:
     def _renew_lease(self) -> None:
         """Keep a lease on disk for the hybrid clock, as long as any table lives by it."""
         if self._lease_pending is not None or not self.store.writable:
+            return
+        if self.requests.clock_is_off or self.peering.clock_has_stepped:
             return
         if not any(table.resolution == Resolution.LWW for table in self.tables.registry.tables()):
             return

@@ -47,7 +47,8 @@ class Peering:
 
     __slots__ = (
         "_config", "_env", "_me", "_minter", "_name", "_ping_number", "_present", "_ring",
-        "_software", "_starts", "_store", "_twice_since", "offsets", "steady_base", "volatile",
+        "_software", "_starts", "_store", "_twice_since", "_wall_base", "offsets", "steady_base",
+        "volatile",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class Peering:
         self.offsets: dict[int, int] = {}  # member -> microseconds its clock is ahead of ours
         self.volatile: dict[int, bool] = {}  # member -> it keeps nothing on a disk
         self.steady_base = env.wall - env.now
+        self._wall_base = self.steady_base  # wall clock less steady clock, at the last offset
         for key, encoded in store.scan(SPACE_STARTS, SPACE_STARTS + b"\xff" * 3, 65_536):
             member = int.from_bytes(key[len(SPACE_STARTS) :], "big")
             self._starts[member] = _decode_starts(encoded)
@@ -174,14 +176,14 @@ class Peering:
             and remembered.start_count >= store.start_count
             and remembered.nonce != store.nonce
         ):
-            self._minter.end_incarnation(
+            self._minter.end_incarnation_soon(
                 f"member {member} remembers start {remembered.start_count} of this store id, "
                 f"made by another process; this is start {store.start_count}"
             )
         self._twice_since = -1
         self.volatile[member] = welcome.volatile
         self._meet(member, welcome.start, welcome.wall)
-        self._minter.confirmed = True
+        self._minter.confirm()
         return ""
 
     def on_reject(self, member: int, reject: Reject) -> None:
@@ -213,6 +215,8 @@ class Peering:
                 "data directory is a copy of the other. Remove the copy and start again"
             )
             return
+        if not self.offsets:
+            self._wall_base = self._env.wall - self._env.now
         self.offsets.setdefault(member, wall - self._env.wall)
         known = self._starts.setdefault(member, [])
         for index, other in enumerate(known):
@@ -254,6 +258,7 @@ class Peering:
         """Learn how far the peer's clock is ahead, to within half the round trip."""
         half = (self._env.now - pong.echo) // 2
         if half >= 0:
+            self._wall_base = self._env.wall - self._env.now
             self.offsets[member] = pong.wall + half - self._env.wall
 
     def forget_clock(self, member: int) -> None:
@@ -263,6 +268,15 @@ class Peering:
     def clock_offset(self) -> int:
         """How far our peers' clocks are ahead of ours, by their median, in microseconds."""
         return median_offset(list(self.offsets.values()))
+
+    @property
+    def clock_has_stepped(self) -> bool:
+        """Whether our wall clock was moved since a peer last told us its own.
+
+        Half a second of writes at a time that is hours away would be half a second too many.
+        """
+        moved = self._env.wall - self._env.now - self._wall_base
+        return bool(self.offsets) and abs(moved) > self._config.max_clock_skew_ms * 1000
 
     @property
     def clock_is_off(self) -> bool:

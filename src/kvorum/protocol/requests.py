@@ -266,7 +266,9 @@ class Requests(Finisher):
             self._store_refusal = self._buffer.refusal
         if self._store_refusal:
             return self._store_refusal
-        if self.clock_is_off and table.resolution == Resolution.LWW:
+        if table.resolution == Resolution.LWW and (
+            self.clock_is_off or self._peering.clock_has_stepped
+        ):
             self._env.counters.clock_refusals += 1
             return "this node's clock is off the median of its peers; set it right"
         if self.ledger.full:

@@ -8,7 +8,7 @@ Not a subclass of ``asyncio.Protocol``: the loop asks for the methods, not the t
 """
 
 from asyncio import Transport
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kvorum.protocol.environment import ClientPort
 from kvorum.wire.codec import MessageInvalid
@@ -17,12 +17,16 @@ from kvorum.wire.framing import FrameInvalid, FrameReader
 if TYPE_CHECKING:
     from kvorum.server.loop import Turns
 
+LARGE_FRAME: Final = 4096
+CLOSE_SECONDS: Final = 5.0  # for what was written last to be read
+
 
 class Connection(ClientPort):
     """The part that accepted and outgoing connections share."""
 
     __slots__ = (
-        "dirty", "opened_at", "output", "output_bytes_max", "reader", "transport", "turns",
+        "dirty", "large_output", "opened_at", "output", "output_bytes_max", "reader", "transport",
+        "turns",
     )  # fmt: skip
 
     def __init__(self, turns: "Turns", output_bytes_max: int) -> None:
@@ -31,6 +35,7 @@ class Connection(ClientPort):
         self.transport: Transport | None = None
         self.reader = FrameReader()
         self.output: list[bytes] = []
+        self.large_output = 0  # bytes of the large frames in it
         self.output_bytes_max = output_bytes_max
         self.dirty = False
         self.opened_at = 0
@@ -100,19 +105,33 @@ class Connection(ClientPort):
             self.dirty = True
             self.turns.dirty.append(self)
         self.output.append(frame)
+        if len(frame) > LARGE_FRAME:
+            self._count_large(len(frame))
+
+    def _count_large(self, size: int) -> None:
+        """Bound what one turn gathers: a few hundred bytes of gets can ask for gigabytes."""
+        self.large_output += size
+        if self.large_output > self.output_bytes_max:
+            self.cut_off("it asks for more than it can be sent at once")
 
     def flush(self) -> None:
         """Write what has gathered. At the end of the turn, after its write to the log."""
         self.dirty = False
         output = self.output
         self.output = []
+        self.large_output = 0
         transport = self.transport
         if transport is None or transport.is_closing():
             return
         transport.write(output[0] if len(output) == 1 else b"".join(output))
         if transport.get_write_buffer_size() > self.output_bytes_max:
-            self.turns.env.report("client_cut_off", peer=self.peer_name(), reason="never reads")
-            transport.abort()
+            self.cut_off("it does not read its answers")
+
+    def cut_off(self, reason: str) -> None:
+        """End a connection whose other side takes more memory than it may."""
+        if not self.closed:
+            self.turns.env.report("client_cut_off", peer=self.peer_name(), reason=reason)
+            self.abort()
 
     def end(self) -> None:
         """Close, after what was written so far has gone out."""
@@ -124,6 +143,9 @@ class Connection(ClientPort):
             self.flush()
         if self.transport is not None:
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                # Whoever does not read must not keep it for ever.
+                self.turns.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def abort(self) -> None:
         """Close at once; nothing of this turn leaves."""

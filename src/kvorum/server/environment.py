@@ -15,7 +15,8 @@ from kvorum.wire.link import Link
 from kvorum.wire.messages import Message
 
 WARNINGS: Final = (
-    "incarnation_ended", "handshake_refused", "peer_mute", "peer_silent", "key_mismatch",
+    "incarnation_ended", "incarnation_not_ended", "handshake_refused", "peer_mute", "peer_silent",
+    "key_mismatch",
     "bad_frames", "log_refused", "store_failed", "engine_full", "client_cut_off", "quarantined",
     "connect_refused", "node_stopping_itself", "port_unavailable",
 )  # fmt: skip

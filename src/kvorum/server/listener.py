@@ -58,7 +58,7 @@ class Listener:
 class Accepted(Connection):
     """One accepted connection, from its first byte to its end."""
 
-    __slots__ = ("_batches", "_hello", "_listener", "_role", "_timer")
+    __slots__ = ("_batches", "_hello", "_listener", "_role", "_timer", "_unread")
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener.turns, listener.config.client_output_bytes_max)
@@ -67,6 +67,7 @@ class Accepted(Connection):
         self._hello: Hello | None = None
         self._batches: BatchServer | None = None
         self._timer = listener.turns.loop.call_later(HELLO_PATIENCE, self._on_patience)
+        self._unread = 0  # bytes that waited to be read when they were last looked at
 
     def on_open(self) -> None:
         self._listener.open[self] = None
@@ -77,6 +78,8 @@ class Accepted(Connection):
             node = self.turns.node
             for payload in payloads:
                 node.on_client(self, payload)
+                if self.closed:
+                    return
         elif role == _BATCHES:
             batches = self._batches
             assert batches is not None
@@ -84,6 +87,8 @@ class Accepted(Connection):
                 if payload[0] != BATCH:
                     raise FrameInvalid(f"a data connection carried a frame of kind {payload[0]}")
                 self.send(batches.on_batch(payload))
+                if self.closed:
+                    return
         elif payloads:
             if role == _CONTROL:
                 self._take_control(payloads)
@@ -167,6 +172,35 @@ class Accepted(Connection):
             assert self._hello.start is not None
             peering = self.turns.node.peering
             peering.on_control_closed(self._hello.member, self._hello.start.nonce)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._role != _STRANGER and self.transport is not None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._arm_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._role != _STRANGER:
+            self._timer.cancel()
+
+    def _arm_unread(self) -> None:
+        self._timer.cancel()
+        patience = self._listener.config.unread_timeout_ms / 1000
+        self._timer = self.turns.loop.call_later(patience, self._on_unread)
+
+    def _on_unread(self) -> None:
+        """Cut off who has read nothing for so long; who reads slowly may go on."""
+        transport = self.transport
+        if self.closed or transport is None:
+            return
+        unread = transport.get_write_buffer_size()
+        if unread >= self._unread:
+            self.turns.begin()
+            self.cut_off("it does not read its answers")
+        else:
+            self._unread = unread
+            self._arm_unread()
 
     def _on_patience(self) -> None:
         if not self.closed:

@@ -3,7 +3,7 @@
 import pytest
 
 from kvorum.client.connections import SILENCE_LIMIT
-from kvorum.client.requests import ask_create, ask_status, make_get, make_put
+from kvorum.client.requests import PUT_ATTEMPT_TIMEOUT, ask_create, ask_status, make_get, make_put
 from kvorum.errors import (
     BadContext,
     NoNodeReachable,
@@ -361,7 +361,7 @@ def test_with_retry_a_put_in_doubt_goes_to_another_node_under_its_id(world: Scri
     asked = world.one_asked(first)
     world.lose(first)
     world.one_asked(second)
-    world.pass_time(2 * SECOND)
+    world.pass_time(PUT_ATTEMPT_TIMEOUT)
     again = world.one_asked(third)
     assert (again.client, again.counter) == (asked.client, asked.counter)
     world.confirm(third, again)
