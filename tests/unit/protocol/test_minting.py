@@ -81,6 +81,18 @@ def test_an_actor_whose_counter_is_used_up_is_followed_by_a_new_one() -> None:
     assert replica.minter.dot[:12] != last[:12]
 
 
+def test_a_record_that_knows_more_of_our_actor_than_we_do_ends_the_incarnation() -> None:
+    replica = OneReplica([])
+    mint(replica)
+    mint(replica, replica.read())
+    holding = replica.holding
+    assert holding is not None
+    store_id = replica.store.store_id
+    replica.store.put(KEY, with_own(holding, make_dot(own_dot(holding)[:12], 1)))
+    assert mint(replica) == MINTED
+    assert replica.minter.dot[:8] == replica.store.store_id != store_id
+
+
 def test_a_gap_in_what_was_seen_leads_the_long_way() -> None:
     replica = OneReplica([])
     seen = Seen()

@@ -248,6 +248,19 @@ def test_a_log_that_refuses_a_turn_takes_back_the_own_acks_of_that_turn() -> Non
     assert [request for request, _ in one.client.outcomes()] == [2]
 
 
+def test_a_log_that_refuses_the_first_turn_takes_back_what_there_is() -> None:
+    one = OneNode().connect()
+    one.put(w=1, durability=1)
+    assert isinstance(one.disk, Disk)
+    one.disk.free_bytes = 0
+    assert not one.store.end_turn()
+    one.node.on_log_refused()
+    one.env.dirty.clear()
+    one.disk.free_bytes = 1 << 30
+    one.sync()
+    assert isinstance(one.client.outcome(), Stored)
+
+
 def test_three_nodes_ping_and_tell_each_other_of_their_clocks() -> None:
     cluster = Cluster()
     cluster.advance(PING_INTERVAL)

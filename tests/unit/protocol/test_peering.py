@@ -5,11 +5,12 @@ import copy
 import msgspec
 import pytest
 
+from kvorum.client.store import Stored
 from kvorum.config import NodeConfig
 from kvorum.protocol.peering import STARTS_REMEMBERED, TWICE_PATIENCE
 from kvorum.wire.kinds import PROTOCOL_VERSION
 from kvorum.wire.messages import Hello, Ping, Pong, Reject, StoreStart, Welcome
-from tests.support.recording import OneNode
+from tests.support.recording import OneNode, Refusal
 
 SKEW = NodeConfig().max_clock_skew_ms * 1000
 
@@ -137,6 +138,26 @@ def test_a_copied_directory_is_found_out_by_what_others_remember() -> None:
     assert clone.store.store_id != two.store.store_id
     assert clone.env.counters.incarnations_ended == 1
     assert clone.env.events == ["incarnation_ended"]
+
+
+def test_a_clone_that_cannot_draw_a_new_id_puts_nothing_until_it_can() -> None:
+    one, two = OneNode(), OneNode(2).restart()
+    welcome = welcomed(one, two.node.peering.hello(1, "control"))
+    later = msgspec.structs.replace(two.node.peering.own_start(), nonce=b"another!")
+    assert two.disk is not None
+    two.connect()
+    two.disk.free_bytes = 0
+    told = msgspec.structs.replace(welcome, remembered=later)
+    store_id = two.store.store_id
+    assert two.node.peering.on_welcome(1, told) == ""
+    assert two.node.peering.on_welcome(3, msgspec.structs.replace(welcome, member=3)) == ""
+    assert "incarnation_not_ended" in two.env.events
+    two.put(w=1, durability=0)
+    assert isinstance(two.client.outcome(), Refusal)
+    two.disk.free_bytes = 1 << 30
+    two.put(w=1, durability=0)
+    assert isinstance(two.client.outcome(), Stored)
+    assert two.store.store_id != store_id
 
 
 def test_a_node_that_comes_back_itself_keeps_its_store_id() -> None:

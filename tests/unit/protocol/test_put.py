@@ -253,6 +253,19 @@ def test_a_resumed_put_asks_those_again_that_came_back_after_its_deadline() -> N
     assert len(stored(one).acks) == 3
 
 
+def test_an_owner_that_was_asked_twice_and_has_it_on_disk_need_not_be_asked_again() -> None:
+    one = connected()
+    one.put(counter=7, w=3, durability=ALL)
+    one.end_turn()
+    one.put(counter=7, w=3, durability=ALL)
+    one.answers(2, OK)
+    one.marks(2)
+    one.disconnect(2)
+    one.connect(2)
+    assert one.asked(2) == []
+    assert one.env.counters.resent_puts == 0
+
+
 def test_a_refused_owner_is_asked_again_by_a_resumed_put() -> None:
     one = connected()
     one.put(counter=7, durability=NONE)
