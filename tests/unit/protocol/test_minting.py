@@ -1,5 +1,7 @@
 """What a mint refuses, which clocks it draws, and when it takes a new actor."""
 
+import pytest
+
 from kvorum.model.context import context_of_seen
 from kvorum.model.holding import own_dot, pack_holding, with_own
 from kvorum.model.record import Value, head_of, highest_clock, lww_record, split_values
@@ -81,7 +83,10 @@ def test_an_actor_whose_counter_is_used_up_is_followed_by_a_new_one() -> None:
     assert replica.minter.dot[:12] != last[:12]
 
 
-def test_a_record_that_knows_more_of_our_actor_than_we_do_ends_the_incarnation() -> None:
+@pytest.mark.parametrize("has_read", [True, False])
+def test_a_record_that_knows_more_of_our_actor_than_we_do_ends_the_incarnation(
+    has_read: bool,
+) -> None:
     replica = OneReplica([])
     mint(replica)
     mint(replica, replica.read())
@@ -89,7 +94,7 @@ def test_a_record_that_knows_more_of_our_actor_than_we_do_ends_the_incarnation()
     assert holding is not None
     store_id = replica.store.store_id
     replica.store.put(KEY, with_own(holding, make_dot(own_dot(holding)[:12], 1)))
-    assert mint(replica) == MINTED
+    assert mint(replica, replica.read() if has_read else b"") == MINTED
     assert replica.minter.dot[:8] == replica.store.store_id != store_id
 
 
