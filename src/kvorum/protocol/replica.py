@@ -119,6 +119,10 @@ class Replica(Answers):
             self.payload = b"the table has been dropped"
         return NOT_TAKEN
 
+    def has_dropped(self, key: bytes) -> bool:
+        """Whether the key's table has been dropped, so that nothing may be kept under it."""
+        return self._tables.has_dropped(key[17:25])
+
     def keep(self, key: bytes, holding: bytes) -> None:
         """Merge a holding (without own actor) into ours."""
         held = self._store.get(key)
@@ -185,6 +189,9 @@ class OwnCopy(Mender):
         self._store = store
 
     def mend(self, key: bytes, holding: bytes) -> None:
-        """Merge what a get has brought, if anything can be written now."""
-        if self._store.writable:
+        """Merge what a get has brought, if anything can be written now.
+
+        A get may have begun before its table was dropped; what it brings then is let go.
+        """
+        if self._store.writable and not self._replica.has_dropped(key):
             self._replica.keep(key, holding)

@@ -4,10 +4,12 @@ import msgspec
 import pytest
 
 from kvorum.model.hashing import engine_key
+from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.quorum import Durability
 from kvorum.model.ring import Ring
-from kvorum.model.tables import TableSettings
+from kvorum.model.tables import DEFAULT_TABLE_ID, TableSettings
 from kvorum.model.topology import Member, make_topology
+from kvorum.protocol.replica import OwnCopy
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timers
 from kvorum.simulator.disk import Disk
@@ -15,6 +17,8 @@ from kvorum.storage.commit import drain
 from kvorum.storage.memory import MemoryEngine
 from kvorum.storage.store import Store, open_store
 from kvorum.wire.messages import TablesUpdate
+from tests.support.recording import OneNode
+from tests.support.records import dot, record_of_dots
 from tests.support.replicas import StillEnvironment
 
 RING = Ring(make_topology((Member(1, "a", "127.0.0.1", 7401),), 1, 8, bytes(24)))
@@ -54,3 +58,15 @@ def test_damaged_records_of_a_dropped_table_go_with_it() -> None:
     while tables.dropped:
         tables.sweep_dropped()
     assert [store.get(key) for key in keys] == [None, None]
+
+
+def test_a_get_that_outlives_its_table_mends_nothing() -> None:
+    """Found by seed 9201: the sweep had passed, and a late answer brought a record back."""
+    one = OneNode().connect()
+    carts = TableSettings("carts", b"carts   ", 1, 1, version=(2, 1), dropped=True)
+    one.node.tables.on_update(TablesUpdate(1, [carts]))
+    record = record_of_dots([dot(1, 1)], [dot(1, 1)])
+    for table_id, is_kept in ((carts.id, False), (DEFAULT_TABLE_ID, True)):
+        key = engine_key(one.ring.hash_key, table_id, b"alice", b"")
+        OwnCopy(one.node.replica, one.store).mend(key, pack_holding(NO_OWN, b"alice", record))
+        assert (one.store.get(key) is not None) == is_kept
