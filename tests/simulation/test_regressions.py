@@ -1,4 +1,8 @@
-"""Seeds that have failed once, each with what it found; and one story no seed tells by chance."""
+"""Seeds that have failed once, each with what it found; and one story no seed tells by chance.
+
+What a seed draws changes with the simulator; the smallest tests of what they found stand in
+``tests/unit`` and ``tests/scripts``.
+"""
 
 import copy
 

@@ -248,6 +248,18 @@ def full_disk(world: World, random: Random) -> str:
     return machine.name
 
 
+def full_engine(world: World, random: Random) -> str:
+    """The engine has no room for a while; the log and the overlay go on as long as they can."""
+    machine = random.choice(list(world.machines.values()))
+    machine.engine.full = True
+
+    def heal() -> None:
+        machine.engine.full = False
+
+    world.until_healed(_a_while(random), heal)
+    return machine.name
+
+
 def failed_sync(world: World, random: Random) -> str:
     """Syncs fail; sooner or later somebody restarts the node on a disk that works again."""
     machine = _some_running(world, random)
@@ -304,8 +316,8 @@ FAULTS: Final[dict[str, Fault]] = {
     for fault in (
         kill, kill_in_turn, kill_all, power_loss, power_loss_of_all, pause, clean_restart,
         cut_one_way, cut_pair, isolate, split, cut_client, slow_paths, reset, reset_node,
-        clock_skew, clock_step, clock_far_off, slow_disk, full_disk, failed_sync, wiped_disk,
-        rolled_back_disk, rot,
+        clock_skew, clock_step, clock_far_off, slow_disk, full_disk, full_engine, failed_sync,
+        wiped_disk, rolled_back_disk, rot,
     )
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvorum.simulator.disk import Disk
 from kvorum.simulator.process import Process
-from kvorum.storage.engine import StorageError
+from kvorum.storage.engine import EngineFull, StorageError
 from kvorum.storage.memory import MemoryEngine
 from kvorum.storage.store import open_store
 
@@ -21,6 +21,26 @@ if TYPE_CHECKING:
 EPOCH: Final = 1_767_225_600_000_000  # wall time when a world begins: 2026-01-01
 START_RETRY: Final = 300_000  # a supervisor's pause after a start that failed
 PLENTY: Final = 1 << 40
+
+
+class SimulatedEngine(MemoryEngine):
+    """An engine that may have no room for a while."""
+
+    __slots__ = ("full",)
+
+    def __init__(self, durable: bool) -> None:
+        super().__init__(durable)
+        self.full = False
+
+    def commit(
+        self,
+        drops: list[tuple[bytes, bytes]],
+        deletes: list[bytes],
+        puts: list[tuple[bytes, bytes]],
+    ) -> None:
+        if self.full:
+            raise EngineFull("the engine has no room")
+        super().commit(drops, deletes, puts)
 
 
 class Snapshot:
@@ -46,7 +66,7 @@ class Machine:
         self.volatile = volatile
         self.random = world.schedule.random_for(f"machine/{member}")
         self.disk = Disk()
-        self.engine = MemoryEngine(durable=True)
+        self.engine = SimulatedEngine(durable=True)
         self.process: Process | None = None
         self.wanted = True  # it shall run; after a death somebody starts it again
         self.paused = False
@@ -86,7 +106,7 @@ class Machine:
         plan = world.plan
         world.network.power_on(self.member)
         if self.volatile:
-            self.engine = MemoryEngine(durable=False)
+            self.engine = SimulatedEngine(durable=False)
         try:
             store = open_store(
                 None if self.volatile else self.disk,
@@ -168,7 +188,7 @@ class Machine:
         """A new, empty disk; the process must not be running."""
         assert self.process is None
         self.disk = Disk()
-        self.engine = MemoryEngine(durable=True)
+        self.engine = SimulatedEngine(durable=True)
         self.destroyed_at = self.world.schedule.now
         self.world.history.on_destroyed(self)
 
@@ -180,7 +200,7 @@ class Machine:
         assert self.process is None
         self.disk = snapshot.disk
         self.disk.free_bytes = PLENTY
-        self.engine = MemoryEngine(durable=True)
+        self.engine = SimulatedEngine(durable=True)
         self.engine.commit([], [], sorted(snapshot.records.items()))
         self.destroyed_at = self.world.schedule.now
         self.world.history.on_destroyed(self, since=snapshot.taken_at)

@@ -15,7 +15,8 @@ from kvorum.model.quorum import Durability
 INSIDE: Final = (
     "kill", "kill_in_turn", "kill_all", "power_loss", "power_loss_of_all", "pause", "cut_one_way",
     "cut_pair", "isolate", "split", "cut_client", "slow_paths", "slow_disk", "reset",
-    "reset_node", "clock_skew", "clock_step", "full_disk", "clean_restart", "failed_sync",
+    "reset_node", "clock_skew", "clock_step", "full_disk", "full_engine", "clean_restart",
+    "failed_sync",
 )  # fmt: skip
 OUTSIDE: Final = ("wiped_disk", "rolled_back_disk", "rot", "clock_far_off")
 

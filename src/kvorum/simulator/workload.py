@@ -45,6 +45,11 @@ KINDS: Final = tuple(MIX)
 SHARES: Final = tuple(MIX.values())
 
 
+def key_name(number: int, keys: int) -> str:
+    """Where there are many keys, three share one partition key and differ in their sort keys."""
+    return f"k{number}" if keys < 8 else f"k{number // 3}/s{number % 3}"
+
+
 class Channel(Receiver):
     """One connection of a client."""
 
@@ -182,7 +187,7 @@ class SimulatedClient(Shell):
             plan = self.world.plan
             kind = self.random.choices(KINDS, SHARES)[0]
             table = self.random.choice(plan.tables)
-            key = f"k{self.random.randrange(plan.keys)}"
+            key = key_name(self.random.randrange(plan.keys), plan.keys)
             self.step(lambda session, kind=kind, table=table, key=key: self._do(kind, table, key))
 
     def _do(self, kind: str, table: TablePlan, key: str) -> None:

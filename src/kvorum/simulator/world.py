@@ -114,6 +114,7 @@ class World:
             machine.slowness = 1
             machine.skew = 0
             machine.disk.free_bytes = PLENTY
+            machine.engine.full = False
             if machine.process is not None:
                 machine.process.dies = ALIVE
                 if machine.process.store.failed:
