@@ -179,11 +179,12 @@ class Node:
             case Pong():
                 self.peering.on_pong(member, message)
             case TablesUpdate():
-                if self.store.writable:
-                    answer = self.tables.on_update(message)
-                    self._renew_lease()
-                    self._arm_drop()
-                    return answer
+                # Learned in any case, since nobody will tell it again on this connection; but
+                # confirmed only if it can be in the log.
+                answer = self.tables.on_update(message)
+                self._renew_lease()
+                self._arm_drop()
+                return answer if self.store.writable else None
             case TablesUpdated():
                 self.tables.on_updated(member, message)
             case LocalRead():

@@ -70,3 +70,18 @@ def test_a_get_that_outlives_its_table_mends_nothing() -> None:
         key = engine_key(one.ring.hash_key, table_id, b"alice", b"")
         OwnCopy(one.node.replica, one.store).mend(key, pack_holding(NO_OWN, b"alice", record))
         assert (one.store.get(key) is not None) == is_kept
+
+
+def test_a_node_that_cannot_write_learns_of_a_drop_and_does_not_confirm_it() -> None:
+    """Found by seed 100934: nobody tells it again, so it served the table for ever."""
+    one = OneNode().connect()
+    assert one.disk is not None
+    one.disk.free_bytes = 0
+    one.store.put(b"\0x", b"x")
+    assert not one.store.end_turn()
+    carts = TableSettings("carts", b"carts   ", 1, 1, version=(2, 1), dropped=True)
+    assert one.node.on_control(2, TablesUpdate(1, [carts])) is None
+    assert one.node.tables.registry.by_id(carts.id) == carts
+    one.disk.free_bytes = 1 << 30
+    assert one.store.end_turn()
+    assert tables_on(one.store).registry.by_id(carts.id) == carts
