@@ -13,12 +13,14 @@ from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import check_record, highest_clock
+from kvorum.model.ring import Ring
 from kvorum.model.siblings import context_after_put
-from kvorum.model.tables import TableSettings
+from kvorum.model.tables import TableRegistry, TableSettings
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.replica import Replica
 from kvorum.storage.store import Store
+from tests.support.members import some_topology
 from tests.support.records import HASH_KEY, TABLE_ID
 
 PARTITION_KEY = b"alice"
@@ -84,8 +86,10 @@ class OneReplica:
         clock.extend_lease(1 << 62)
         store = cast(Store, self.store)
         self.minter = self.minting(self.environment, store, clock)
-        nothing = cast(Any, None)
-        self.replica = Replica(self.environment, store, self.minter, nothing, nothing, 1, 1 << 20)
+        ring = Ring(some_topology())
+        self.replica = Replica(
+            self.environment, store, self.minter, ring, TableRegistry(), 1, 1 << 20
+        )
 
     @property
     def holding(self) -> bytes | None:

@@ -125,12 +125,12 @@ class TableRegistry:
     Two registries that have merged the same settings, in whatever order, are equal.
     """
 
-    __slots__ = ("_by_id", "_by_name", "_dropped", "_live")
+    __slots__ = ("_by_id", "_by_name", "_live", "dropped_ids")
 
     def __init__(self, known: Iterable[TableSettings] = ()) -> None:
         self._by_id: dict[bytes, TableSettings] = {}
         self._live: dict[bytes, TableSettings] = {}
-        self._dropped: dict[bytes, None] = {}
+        self.dropped_ids: dict[bytes, None] = {}  # ended for good; asked for every record sent
         self._by_name: dict[str, list[bytes]] = {}  # live ids, ascending; more than one: conflict
         for settings in known:
             self.merge(settings)
@@ -146,7 +146,7 @@ class TableRegistry:
         if held is not None and not held.dropped:
             self._forget_name(held)
         if settings.dropped:
-            self._dropped[settings.id] = None
+            self.dropped_ids[settings.id] = None
         else:
             self._live[settings.id] = settings
             ids = self._by_name.setdefault(settings.name, [])
@@ -164,10 +164,6 @@ class TableRegistry:
     def live(self, table_id: bytes) -> TableSettings | None:
         """Return a table by its id, unless it is unknown or dropped. For every request."""
         return self._live.get(table_id)
-
-    def has_dropped(self, table_id: bytes) -> bool:
-        """Tell whether an id has been ended. For every record that a peer sends."""
-        return table_id in self._dropped
 
     def by_id(self, table_id: bytes) -> TableSettings | None:
         """Return what is known of an id, dropped or not."""

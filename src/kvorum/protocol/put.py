@@ -21,7 +21,7 @@ from kvorum.model.record import LWW
 from kvorum.model.siblings import context_after_put
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.replica_set import Owner, ReplicaSet
-from kvorum.wire.link import LATER, Asker
+from kvorum.wire.link import LATER, Asker, pack_put
 from kvorum.wire.requests import LEVEL_MEMORY, LEVEL_OS, put_ok_frame, unknown_frame
 
 NO_GENERATION: Final = 0
@@ -71,10 +71,10 @@ class PutCoordinator(Asker):
         """Ask the other owners; the own write counts already."""
         sent = self.sent
         large = len(sent) > self.env.large_bytes
-        epoch = self.replicas.epoch
+        entry = pack_put(self.key, sent, self.replicas.epoch, NO_GENERATION)
         for owner in self.replicas.others:
             link = owner.large_link if large else owner.link
-            if not link.put(self.key, sent, epoch, NO_GENERATION, self):
+            if not link.put_entry(entry, self):
                 self.lost |= owner.bit
         if self.w == 1 and not self.answered:
             self.judge()
@@ -111,7 +111,10 @@ class PutCoordinator(Asker):
     def on_ok(self, peer: int) -> None:
         self.acked |= self.replicas.bits[peer]
         if not self.answered:
-            self.judge()
+            if self.disk_needed or self.acked.bit_count() < self.w:
+                self.judge()
+            else:
+                self._answer_ok()
 
     def on_disk(self, peer: int) -> None:
         self.on_disk_mask |= self.replicas.bits[peer]

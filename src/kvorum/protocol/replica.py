@@ -45,8 +45,8 @@ class Replica(Answers):
     """This node's own copies, towards coordinators and towards its own gets."""
 
     __slots__ = (
-        "_buffer", "_env", "_large_bytes", "_me", "_minter", "_refusal", "_store", "_tables",
-        "ring",
+        "_buffer", "_dropped", "_env", "_large_bytes", "_minter", "_owned", "_refusal", "_ring",
+        "_shift", "_store",
     )  # fmt: skip
 
     def __init__(
@@ -59,11 +59,12 @@ class Replica(Answers):
         self._store = store
         self._buffer = store.buffer
         self._minter = minter
-        self._tables = tables
-        self._me = me
+        self._dropped = tables.dropped_ids
         self._large_bytes = large_bytes
         self._refusal = ""  # why nothing can be written in this batch
-        self.ring = ring
+        self._ring = ring
+        self._shift = ring.shift
+        self._owned = [ring.is_owner(me, partition) for partition in range(ring.partitions)]
 
     def begin(self) -> None:
         """A batch follows: what holds for all of it is looked at once."""
@@ -73,8 +74,8 @@ class Replica(Answers):
         if (
             self._refusal
             or key[0] != RECORDS
-            or self._me not in self.ring.owners_of_engine_key(key)
-            or self._tables.has_dropped(key[17:25])
+            or not self._owned[(key[1] << 8 | key[2]) >> self._shift]
+            or (self._dropped and key[17:25] in self._dropped)
         ):
             return self._refuse(key)
         counters = self._env.counters
@@ -113,7 +114,7 @@ class Replica(Answers):
             return UNWRITABLE
         if key[0] != RECORDS:
             self.payload = b"the key is none of a record"
-        elif self._me not in self.ring.owners_of_engine_key(key):
+        elif not self._owned[self._ring.partition_of_engine_key(key)]:
             self.payload = b"this node does not own the key's partition"
         else:
             self.payload = b"the table has been dropped"
@@ -121,7 +122,7 @@ class Replica(Answers):
 
     def has_dropped(self, key: bytes) -> bool:
         """Whether the key's table has been dropped, so that nothing may be kept under it."""
-        return self._tables.has_dropped(key[17:25])
+        return key[17:25] in self._dropped
 
     def keep(self, key: bytes, holding: bytes) -> None:
         """Merge a holding (without own actor) into ours."""

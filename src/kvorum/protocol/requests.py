@@ -119,8 +119,14 @@ class Requests(Finisher):
         if table is None:
             self._refuse_put(client, request, UNKNOWN_TABLE, _no_table(table_id))
             return
-        text = self._size_problem(key_length, sort_length, context_length, value_bytes)
-        if text:
+        config = self._config
+        if (
+            key_length > config.partition_key_bytes_max
+            or sort_length > config.sort_key_bytes_max
+            or value_bytes > config.value_bytes_max
+            or context_length > config.context_bytes_max
+        ):
+            text = self._size_problem(key_length, sort_length, context_length, value_bytes)
             self._refuse_put(client, request, TOO_LARGE, text)
             return
         text = self._put_problem(flags, key_length, w, durability, ttl, value_bytes)
@@ -150,7 +156,7 @@ class Requests(Finisher):
     def _size_problem(
         self, key_length: int, sort_length: int, context_length: int, value_bytes: int
     ) -> str:
-        """Which limit a request breaks, or an empty string."""
+        """Which of its limits a request breaks."""
         config = self._config
         if key_length > config.partition_key_bytes_max:
             return _too_long("partition key", key_length, config.partition_key_bytes_max)
@@ -158,9 +164,7 @@ class Requests(Finisher):
             return _too_long("sort key", sort_length, config.sort_key_bytes_max)
         if value_bytes > config.value_bytes_max:
             return _too_long("value", value_bytes, config.value_bytes_max)
-        if context_length > config.context_bytes_max:
-            return _too_long("context", context_length, config.context_bytes_max)
-        return ""
+        return _too_long("context", context_length, config.context_bytes_max)
 
     def _put_problem(
         self, flags: int, key_length: int, w: int, durability: int, ttl: int, value_bytes: int
@@ -222,9 +226,10 @@ class Requests(Finisher):
         w = min(w or table.w, len(replicas.owners))
         if durability == DEFAULT:
             durability = int(table.durability)
-        disk_needed = disk_acks_needed(durability, w)
-        if put_shortage(replicas.able(), replicas.volatile, w, disk_needed):
-            text = shortage_text(replicas.able(), replicas.volatile, w, disk_needed)
+        disk_needed = disk_acks_needed(durability, w) if durability else 0
+        able = replicas.able()
+        if able.bit_count() < w or put_shortage(able, replicas.volatile, w, disk_needed):
+            text = shortage_text(able, replicas.volatile, w, disk_needed)
             self._give_up_put(client, request, QUORUM_NOT_MET, text)
             return
         refusal = self._refusal(table)
@@ -318,8 +323,9 @@ class Requests(Finisher):
         if table is None:
             self._refuse_get(client, request, UNKNOWN_TABLE, _no_table(table_id))
             return
-        text = self._size_problem(key_length, sort_length, 0, 0)
-        if text:
+        config = self._config
+        if key_length > config.partition_key_bytes_max or sort_length > config.sort_key_bytes_max:
+            text = self._size_problem(key_length, sort_length, 0, 0)
             self._refuse_get(client, request, TOO_LARGE, text)
             return
         if not key_length or r > self._ring.n:

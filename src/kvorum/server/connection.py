@@ -25,8 +25,8 @@ class Connection(ClientPort):
     """The part that accepted and outgoing connections share."""
 
     __slots__ = (
-        "dirty", "large_output", "opened_at", "output", "output_bytes_max", "reader", "transport",
-        "turns",
+        "dirty", "large_output", "opened_at", "output", "output_bytes_max", "paused", "reader",
+        "transport", "turns",
     )  # fmt: skip
 
     def __init__(self, turns: "Turns", output_bytes_max: int) -> None:
@@ -38,6 +38,7 @@ class Connection(ClientPort):
         self.large_output = 0  # bytes of the large frames in it
         self.output_bytes_max = output_bytes_max
         self.dirty = False
+        self.paused = False  # the other side does not read as fast as we write
         self.opened_at = 0
 
     # What the event loop calls.
@@ -72,10 +73,12 @@ class Connection(ClientPort):
 
     def pause_writing(self) -> None:
         """The other side does not keep up: stop taking more from it."""
+        self.paused = True
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -124,7 +127,7 @@ class Connection(ClientPort):
         if transport is None or transport.is_closing():
             return
         transport.write(output[0] if len(output) == 1 else b"".join(output))
-        if transport.get_write_buffer_size() > self.output_bytes_max:
+        if self.paused and transport.get_write_buffer_size() > self.output_bytes_max:
             self.cut_off("it does not read its answers")
 
     def cut_off(self, reason: str) -> None:

@@ -61,6 +61,11 @@ _unpack_extra = _extra.unpack_from
 EXTRA_BYTES: Final = _extra.size
 
 
+def pack_put(key: bytes, holding: bytes, epoch: int, generation: int) -> bytes:
+    """One put, as an entry of a batch."""
+    return _pack_entry(OP_PUT, 0, len(key), len(holding), epoch, generation) + key + holding
+
+
 class Asker:
     """Whoever asks peers and is told what became of it; one object per request.
 
@@ -159,14 +164,16 @@ class Link:
 
     def put(self, key: bytes, holding: bytes, epoch: int, generation: int, asker: Asker) -> bool:
         """Ask the peer to merge ``holding``; False if it cannot be asked now."""
-        size = ENTRY_BYTES + len(key) + len(holding)
+        return self.put_entry(pack_put(key, holding, epoch, generation), asker)
+
+    def put_entry(self, entry: bytes, asker: Asker) -> bool:
+        """``put``, of an entry packed once for several peers."""
+        size = len(entry)
         if not self.connected or self.owed_bytes + size > self.queue_bytes_max:
             return False
         if not self._askers:
             self._dirty.append(self)
-        self._parts += (
-            _pack_entry(OP_PUT, 0, len(key), len(holding), epoch, generation), key, holding,
-        )  # fmt: skip
+        self._parts.append(entry)
         self._askers.append(asker)
         if asker.wants_disk:
             self._wants_mark = True

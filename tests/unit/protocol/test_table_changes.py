@@ -229,7 +229,7 @@ def test_a_dropped_table_is_gone_at_once_and_its_records_soon() -> None:
     one.restart()
     assert one.node.tables.dropped == {}
     one.node.tables.sweep_dropped()
-    assert one.node.tables.registry.has_dropped(table.id)
+    assert table.id in one.node.tables.registry.dropped_ids
 
 
 def test_the_sweep_waits_while_nothing_can_be_written_or_read() -> None:
