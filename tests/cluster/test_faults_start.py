@@ -15,6 +15,7 @@ from kvorum.model.quorum import Durability
 from kvorum.model.topology import ENTROPY_BYTES, Member, Topology, encode_topology, make_topology
 from kvorum.storage.identity import Identity, _seal
 from tests.support.cluster import running_cluster
+from tests.support.requirements import requires
 
 SETTINGS = 2
 IN_USE = 6
@@ -152,6 +153,25 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, kind: str) -> None:
     code, said = serve(topology, data)
     assert code == SETTINGS
     assert f"the data directory {data} cannot be used" in said
+
+
+@requires("tmpfs-mounts")
+def test_a_directory_on_a_file_system_that_is_read_only(
+    tmp_path: Path, used: tuple[Topology, Path]
+) -> None:
+    topology, original = used
+    data = tmp_path / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(data)], check=True)
+    try:
+        shutil.copytree(original, data, dirs_exist_ok=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(data)], check=True)
+        code, said = serve(write_topology(tmp_path, topology), data)
+    finally:
+        subprocess.run(["umount", str(data)], check=True)
+    assert code == SETTINGS
+    assert "cannot be used" in said
+    assert "Read-only file system" in said
 
 
 def test_an_unknown_name_and_a_missing_topology(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ KEY_BYTES_MAX: Final = 0xFFFF  # what a frame can say; nodes allow less, by thei
 QUORUM_MAX: Final = 254
 VALUE_BYTES_MAX: Final = 1 << 30
 ATTEMPT_TIMEOUT: Final = 1_000_000  # a get goes to the next node after this
-PUT_ATTEMPT_TIMEOUT: Final = 700_000  # a put with retry: no mute node stops writes for a second
+PUT_ATTEMPT_TIMEOUT: Final = 500_000  # a put with retry: no mute node stops writes for a second
 LONGEST_TTL_SECONDS: Final = 100 * 366 * 86_400
 
 T = TypeVar("T")
