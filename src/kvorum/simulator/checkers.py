@@ -15,7 +15,8 @@ Each failure begins with the name of its checker:
 - ``siblings``: more values stand side by side than writers left there;
 - ``lost``: a promised write is gone at the end;
 - ``unequal``: replicas differ after every key has been read and mended;
-- ``endless``: a request never ended; ``unavailable``: a healed cluster does not answer;
+- ``endless``: a request never ended;
+- ``unavailable``: a cluster in which nothing is wrong, not yet or not any more, does not answer;
 
 and from the history, as the records are written: ``dot twice``, ``unseen destroyed``,
 ``backwards``, ``refused appears``, ``strange value``, ``strange dot``.
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from kvorum.client.store import Found, Sibling, Stored
+from kvorum.errors import KvorumError, Overloaded, TooManySiblings
 from kvorum.model.context import context_seen
 from kvorum.model.holding import record_of
 from kvorum.model.record import order_of
@@ -250,6 +252,13 @@ class Checks:
                     f"stale: a get of {name} at {found.replicas} shows less than "
                     f"{copy.mint.write.text}, which {copy.machine.name} holds"
                 )
+
+    def judge_error(self, what: str, error: KvorumError) -> None:
+        """Before the first fault everything must succeed, but for bounds and missing disks."""
+        world = self._world
+        bounded = isinstance(error, Overloaded | TooManySiblings)
+        if not (world.struck or bounded or world.plan.volatile):
+            world.fail(f"unavailable: {what} failed though nothing is wrong: {error}")
 
     # The end.
 

@@ -324,6 +324,7 @@ FAULTS: Final[dict[str, Fault]] = {
 
 def strike(world: World, kind: str) -> None:
     """Let one fault happen, and note it."""
+    world.struck = True
     done = FAULTS[kind](world, world.schedule.random_for(f"fault/{kind}"))
     if done:
         world.schedule.tell(f"fault {kind}: {done}")

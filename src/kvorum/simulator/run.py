@@ -19,6 +19,7 @@ from kvorum.simulator.trace import Trace
 from kvorum.simulator.workload import Operation, SimulatedClient
 from kvorum.simulator.world import World
 
+MEETING: Final = SECOND  # in which the nodes of a new cluster find each other
 SETTLE: Final = 2 * SECOND  # from the heal, and the last answer, to the first final read
 PATIENCE: Final = 60 * SECOND  # in which every request of a healed world has long ended
 READ_ROUNDS: Final = 2
@@ -131,6 +132,7 @@ class Run:
     def _live(self) -> None:
         world = self.world
         world.start()
+        world.schedule.run_until(MEETING)
         self._make_tables()
         clients = [world.add_client() for _ in range(self.plan.clients)]
         begin = world.schedule.now

@@ -285,6 +285,7 @@ class SimulatedClient(Shell):
         error = request.error
         if error is not None:
             self.world.count(f"get {type(error).__name__}")
+            self.world.checks.judge_error(operation.name, error)
             self.world.schedule.tell(f"{self.name} {operation.kind} {operation.name}: {error}")
             return
         found = request.outcome()
@@ -319,7 +320,9 @@ class SimulatedClient(Shell):
             self.held[operation.name] = stored.context
         elif isinstance(error, OutcomeUnknown):
             write.outcome = UNKNOWN
+            world.checks.judge_error(write.text, error)
         else:
+            world.checks.judge_error(write.text, error)
             write.outcome = REFUSED
             if write.mints:
                 world.fail(f"refused appears: {write.text} was written, and refused: {error}")

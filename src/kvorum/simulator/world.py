@@ -37,6 +37,7 @@ class World:
         self.counters: dict[str, int] = {}  # of all processes, summed up
         self.faults: dict[str, int] = {}
         self.operations = 0
+        self.struck = False  # some fault has happened
         self.network = Network(self.schedule, plan.delay, plan.jitter, plan.steady)
         members = tuple(
             Member(number + 1, NAMES[number], f"10.0.0.{number + 1}", 7401)
