@@ -145,6 +145,7 @@ class Stage:
         )  # fmt: skip
         self.run = Run(plan)
         self.world = self.run.world
+        self.world.struck = True  # Whatever fails is what the script is about.
         self.world.start()
         self._pass(MEET)
         self.client = self.world.add_client()
