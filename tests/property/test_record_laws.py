@@ -14,6 +14,7 @@ from kvorum.model.context import (
     context_seen,
     same_seen,
 )
+from kvorum.model.holding import pack_holding, rewritten
 from kvorum.model.record import (
     RecordInvalid,
     Value,
@@ -25,7 +26,6 @@ from kvorum.model.record import (
     next_record,
     order_of,
     split_values,
-    successor,
     supersedes,
     supersedes_at,
 )
@@ -370,18 +370,22 @@ def test_records_within_larger_bytes_are_judged_as_by_themselves(
 
 @given(records, dot_lists, st.integers(0, 1), st.binary(max_size=9))
 def test_the_shortcut_of_the_last_writer_is_the_slow_path(
-    record: bytes, known: list[bytes], place: int, before: bytes
+    record: bytes, known: list[bytes], place: int, partition_key: bytes
 ) -> None:
-    """``successor``: only for a writer that has seen just what is here, under the last own dot."""
+    """``rewritten``: only for a writer that has seen just what is here, under the own dot."""
     everything = seen_of(record)
     for seen in (everything, seen_of_dots(known)):
         for actor, runs in sorted(everything.runs.items())[place:]:
             last = actor + runs[-1][1].to_bytes(4, "big")
             new = value(actor + (runs[-1][1] + 1).to_bytes(4, "big"), b"new")
-            made = successor(before + record, len(before), seen.encode()[2], last, new)
+            held = pack_holding(last, partition_key, record)
+            encoded = seen.encode()[2]
+            made = rewritten(held, partition_key, encoded, new)
             if made is None:
                 assert seen.runs != everything.runs or head_of(record)[3]
             else:
-                assert made == update(record, seen, new)
+                assert made == partition_key + update(record, seen, new)
+                assert rewritten(held, partition_key + b"x", encoded, new) is None
             stale = actor + (runs[-1][1] + 7).to_bytes(4, "big")
-            assert successor(record, 0, seen.encode()[2], stale, new) is None
+            held = pack_holding(stale, partition_key, record)
+            assert rewritten(held, partition_key, encoded, new) is None

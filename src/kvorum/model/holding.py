@@ -14,14 +14,25 @@ minted, which an lww record cannot tell.
 from struct import Struct
 from typing import Final
 
+from kvorum.model.record import FORMAT as RECORD_FORMAT
 from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
-from kvorum.model.record import LWW, VALUE_HEAD_BYTES, RecordInvalid, check_layout, value_end
+from kvorum.model.record import (
+    LWW,
+    VALUE_HEAD_BYTES,
+    RecordInvalid,
+    check_layout,
+    flags_of,
+    value_end,
+)
 from kvorum.model.version import ACTOR_BYTES, DOT_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
 
 FORMAT: Final = 1
 HEAD_BYTES: Final = 20
 NO_OWN: Final = NO_ACTOR + b"\0\0\0\0"
-NO_RUN_ONE_VALUE: Final = b"\0\0\1\0"  # the last two counts in the head of a usual record
+NO_RUN: Final = b"\0\0"  # in the head of a record
+ONE_VALUE: Final = b"\1\0"
+NO_RUN_ONE_VALUE: Final = NO_RUN + ONE_VALUE
+RECORD_STARTS: Final = [bytes((RECORD_FORMAT, flags)) for flags in range(8)]
 
 _head = Struct("<BBH16s")
 _pack_head = _head.pack
@@ -31,6 +42,11 @@ _unpack_key_length = Struct("<H").unpack_from
 def pack_holding(own: bytes, partition_key: bytes, record: bytes) -> bytes:
     """A holding; ``own`` is the last dot minted here for the key, or ``NO_OWN``."""
     return _pack_head(FORMAT, 0, len(partition_key), own) + partition_key + record
+
+
+def with_head(own: bytes, key_length: int, rest: bytes) -> bytes:
+    """A holding of its head and ``rest``, the partition key and record together."""
+    return _pack_head(FORMAT, 0, key_length, own) + rest
 
 
 def own_dot(holding: bytes) -> bytes:
@@ -66,6 +82,40 @@ def checked_record_offset(holding: bytes) -> int:
     offset = HEAD_BYTES + int(_unpack_key_length(holding, 2)[0])
     check_layout(holding, offset)
     return offset
+
+
+def rewritten(held: bytes, partition_key: bytes, seen: bytes, value: bytes) -> bytes | None:
+    """What a read-modify-write by the key's last own writer makes of ``held``, but for its head.
+
+    The shortcut of nearly every put: ``seen``, the writer's encoded set, is all that the record
+    has seen, a plain vector, and the own dot stands in it; so ``value``, under the dot after
+    that, replaces everything. Returns partition key and record; None where that is not so.
+    """
+    offset = HEAD_BYTES + len(partition_key)
+    start = offset + RECORD_HEAD_BYTES
+    end = start + len(seen)
+    position = held.find(held[4:HEAD_BYTES], start, end)
+    if (
+        position < 0
+        or (position - start) % ENTRY_BYTES
+        or held[start:end] != seen
+        or (held[offset + 2] | held[offset + 3] << 8) * ENTRY_BYTES != end - start
+        or held[offset + 4 : offset + 6] != NO_RUN
+        or held[HEAD_BYTES:offset] != partition_key
+    ):
+        return None
+    return b"".join(
+        (
+            partition_key,
+            RECORD_STARTS[flags_of(value)],
+            held[offset + 2 : offset + 6],
+            ONE_VALUE,
+            held[start:position],
+            value[:DOT_BYTES],
+            held[position + ENTRY_BYTES : end],
+            value,
+        )
+    )
 
 
 def plain_successor(held: bytes, received: bytes) -> bytes | None:

@@ -233,7 +233,7 @@ def order_of(record: bytes) -> tuple[int, bytes]:
 
 def first_record(value: bytes) -> bytes:
     """The record of a key that had none: ``value`` (encoded, its dot's counter 1)."""
-    return b"".join((_pack_head(FORMAT, _flags_of(value), 1, 0, 1), value[:DOT_BYTES], value))
+    return b"".join((_pack_head(FORMAT, flags_of(value), 1, 0, 1), value[:DOT_BYTES], value))
 
 
 def next_record(record: bytes, value: bytes) -> bytes | None:
@@ -248,35 +248,12 @@ def next_record(record: bytes, value: bytes) -> bytes | None:
     position = find_entry(record, HEAD_BYTES, entry_count, value[:ACTOR_BYTES])
     if position < 0:
         return None
-    return _replaced(record, HEAD_BYTES, position, entry_count, value)
-
-
-def successor(data: bytes, offset: int, seen: bytes, last: bytes, value: bytes) -> bytes | None:
-    """What the record at ``offset`` becomes by a read-modify-write of its own last writer.
-
-    The shortcut of nearly every put: ``seen``, the writer's encoded set, is all that the record
-    has seen, and the dot ``last``, the last one minted here, stands in its vector; so ``value``,
-    under the dot after it, replaces everything. None where that is not so.
-    """
-    _, _, entry_count, run_count, _ = _unpack_head(data, offset)
-    start = offset + HEAD_BYTES
-    end = start + ENTRY_BYTES * entry_count
-    if run_count or data[start:end] != seen:
-        return None
-    position = data.find(last, start, end)
-    if position < 0 or (position - start) % ENTRY_BYTES:
-        return None
-    return _replaced(data, start, position, entry_count, value)
-
-
-def _replaced(data: bytes, start: int, position: int, entry_count: int, value: bytes) -> bytes:
-    """The vector at ``start``, its entry at ``position`` raised, with ``value`` alone."""
     return b"".join(
         (
-            _pack_head(FORMAT, _flags_of(value), entry_count, 0, 1),
-            data[start:position],
+            _pack_head(FORMAT, flags_of(value), entry_count, 0, 1),
+            record[HEAD_BYTES:position],
             value[:DOT_BYTES],
-            data[position + DOT_BYTES : start + ENTRY_BYTES * entry_count],
+            record[position + DOT_BYTES : HEAD_BYTES + ENTRY_BYTES * entry_count],
             value,
         )
     )
@@ -284,7 +261,7 @@ def _replaced(data: bytes, start: int, position: int, entry_count: int, value: b
 
 def lww_record(value: bytes) -> bytes:
     """The record of an lww key whose winner is ``value``."""
-    return _pack_head(FORMAT, _flags_of(value) | LWW, 0, 0, 1) + value
+    return _pack_head(FORMAT, flags_of(value) | LWW, 0, 0, 1) + value
 
 
 def entry_counter(record: bytes, actor: bytes) -> int:
@@ -304,12 +281,13 @@ def assemble(
 ) -> bytes:
     """A record of its parts; ``values`` encoded and sorted, ``flags`` only ``LWW`` or 0."""
     for value in values:
-        flags |= _flags_of(value)
+        flags |= flags_of(value)
     head = _pack_head(FORMAT, flags, entry_count, run_count, len(values))
     return b"".join([head, seen, *values])
 
 
-def _flags_of(value: bytes) -> int:
+def flags_of(value: bytes) -> int:
+    """The flags of a record that holds ``value`` alone."""
     # Byte 52 of a value is its flags, bytes 24 to 32 its expiry.
     flags = HAS_TOMBSTONE if value[52] & TOMBSTONE else 0
     if value[24:32] != b"\0\0\0\0\0\0\0\0":

@@ -46,6 +46,11 @@ def make_dot(actor: bytes, counter: int) -> bytes:
     return actor + _pack_counter(counter)
 
 
+def following_dot(dot: bytes) -> bytes:
+    """The same actor's next dot; its counter must not be the last there is."""
+    return dot[:ACTOR_BYTES] + _pack_counter(_unpack_counter(dot, ACTOR_BYTES)[0] + 1)
+
+
 def counter_of(dot: bytes) -> int:
     counter: int = _unpack_counter(dot, ACTOR_BYTES)[0]
     return counter

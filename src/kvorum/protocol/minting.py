@@ -29,7 +29,15 @@ from kvorum.model.context import (
     same_seen,
 )
 from kvorum.model.holding import HEAD_BYTES as HOLDING_HEAD_BYTES
-from kvorum.model.holding import NO_OWN, own_dot, pack_holding, partition_key_of, record_of
+from kvorum.model.holding import (
+    NO_OWN,
+    own_dot,
+    pack_holding,
+    partition_key_of,
+    record_of,
+    rewritten,
+    with_head,
+)
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
     entry_counter,
@@ -38,7 +46,6 @@ from kvorum.model.record import (
     highest_clock,
     next_record,
     pack_value,
-    successor,
 )
 from kvorum.model.siblings import update, update_lww
 from kvorum.model.tables import TableSettings
@@ -48,6 +55,7 @@ from kvorum.model.version import (
     ENTRY_BYTES,
     Seen,
     counter_of,
+    following_dot,
     make_actor,
     make_dot,
 )
@@ -62,6 +70,8 @@ from kvorum.wire.requests import (
 )
 
 MINTED: Final = 0
+LWW_TABLE: Final = Resolution.LWW
+LAST_COUNTER: Final = b"\xff\xff\xff\xff"
 # A record counts entries and runs in 16 bits, and three replicas' may be merged into one. No
 # history comes near this; contexts with made-up dots would, put after put.
 SEEN_MAX: Final = 16_384
@@ -103,28 +113,31 @@ class Minter:
         store = self._store
         if not self.confirmed:
             self._draw_unconfirmed()
-        env = self._env
         held = store.get(key)
-        if held and context and table.resolution != Resolution.LWW:
+        if (
+            held
+            and context
+            and held[4:12] == store.store_id
+            and table.resolution is not LWW_TABLE
+            and held[16:HOLDING_HEAD_BYTES] != LAST_COUNTER
+        ):
             # The usual read-modify-write, without taking anything apart.
-            offset = HOLDING_HEAD_BYTES + len(partition_key)
-            own = held[4:HOLDING_HEAD_BYTES]
-            counter = counter_of(own)
-            if (
-                own[:8] == store.store_id
-                and counter < COUNTER_MAX
-                and held[HOLDING_HEAD_BYTES:offset] == partition_key
-            ):
-                clock = self.plain_clock.tick(env.wall)
-                dot = make_dot(own[:ACTOR_BYTES], counter + 1)
-                expiry = env.wall + ttl if ttl and not tombstone else 0
-                encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
-                made = successor(held, offset, context[CONTEXT_HEAD_BYTES:-4], own, encoded)
-                if made is not None and is_whole(context):
-                    # The context equals what is held, so nothing else in it needs a check; but
-                    # one that was damaged may say by chance what its holder has never read.
-                    self._write(key, partition_key, dot, made, clock)
-                    return MINTED
+            wall = self._env.wall
+            clock = self.plain_clock.tick(wall)
+            dot = following_dot(held[4:HOLDING_HEAD_BYTES])
+            expiry = wall + ttl if ttl and not tombstone else 0
+            encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
+            rest = rewritten(held, partition_key, context[CONTEXT_HEAD_BYTES:-4], encoded)
+            if rest is not None and is_whole(context):
+                # The context equals what is held, so nothing else in it needs a check; but one
+                # that was damaged may say by chance what its holder has never read.
+                key_length = len(partition_key)
+                store.put(key, with_head(dot, key_length, rest))
+                self.sent = with_head(NO_OWN, key_length, rest)
+                self.dot = dot
+                self.record = rest[key_length:]
+                self.value_clock = clock
+                return MINTED
         return self._mint_slowly(
             key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
         )

@@ -49,6 +49,8 @@ from kvorum.wire.requests import (
     unpack_put,
 )
 
+DURABILITY_MAX: Final = 3
+LWW_TABLE: Final = Resolution.LWW
 TTL_MAX: Final = LONGEST_TTL_SECONDS * 1_000_000
 
 # A put's head as ``unpack_put`` gives it; the names stand where it is taken apart.
@@ -61,7 +63,7 @@ class Requests(Finisher):
     """Takes clients' requests for one node."""
 
     __slots__ = (
-        "_buffer", "_config", "_env", "_forwarder", "_locators", "_looked_at", "_minter",
+        "_buffer", "_config", "_env", "_forwarder", "_locators", "_looked_at", "_minter", "_n",
         "_own_copy", "_own_disk", "_peering", "_refusal_at", "_registry", "_replica",
         "_request_timeout", "_retry_window", "_ring", "_store", "_store_refusal", "_watch",
         "clock_is_off", "ledger", "open", "replica_sets",
@@ -76,6 +78,7 @@ class Requests(Finisher):
         self._store = store
         self._buffer = store.buffer
         self._ring = ring
+        self._n = ring.n
         self._config = config
         self._minter = minter
         self._replica = replica
@@ -129,8 +132,14 @@ class Requests(Finisher):
             text = self._size_problem(key_length, sort_length, context_length, value_bytes)
             self._refuse_put(client, request, TOO_LARGE, text)
             return
-        text = self._put_problem(flags, key_length, w, durability, ttl, value_bytes)
-        if text:
+        if (
+            not key_length
+            or w > self._n
+            or ttl > TTL_MAX
+            or (durability > DURABILITY_MAX and durability != DEFAULT)
+            or (flags & TOMBSTONE and value_bytes)
+        ):
+            text = self._put_problem(key_length, w, durability, ttl)
             self._refuse_put(client, request, BAD_REQUEST, text)
             return
         partition_key = payload[PUT_HEAD_BYTES:key_end]
@@ -166,21 +175,17 @@ class Requests(Finisher):
             return _too_long("value", value_bytes, config.value_bytes_max)
         return _too_long("context", context_length, config.context_bytes_max)
 
-    def _put_problem(
-        self, flags: int, key_length: int, w: int, durability: int, ttl: int, value_bytes: int
-    ) -> str:
-        """What else a put cannot be, or an empty string."""
+    def _put_problem(self, key_length: int, w: int, durability: int, ttl: int) -> str:
+        """What else a put cannot be."""
         if not key_length:
             return "the partition key is empty"
-        if w > self._ring.n:
-            return f"w={w}: must lie between 1 and n={self._ring.n}"
-        if durability > 3 and durability != DEFAULT:
+        if w > self._n:
+            return f"w={w}: must lie between 1 and n={self._n}"
+        if durability > DURABILITY_MAX and durability != DEFAULT:
             return f"durability {durability} is unknown: 0 to 3, or {DEFAULT} for the table's"
-        if value_bytes and flags & TOMBSTONE:
-            return "a delete carries no value"
         if ttl > TTL_MAX:
             return f"a time to live of {ttl} us; at most {TTL_MAX}"
-        return ""
+        return "a delete carries no value"
 
     def _is_new(
         self, client: ClientPort, request: int, client_id: bytes, counter: int, first_sent: int,
@@ -228,11 +233,20 @@ class Requests(Finisher):
             durability = int(table.durability)
         disk_needed = disk_acks_needed(durability, w) if durability else 0
         able = replicas.able()
-        if able.bit_count() < w or put_shortage(able, replicas.volatile, w, disk_needed):
+        if able.bit_count() < w or (
+            disk_needed and put_shortage(able, replicas.volatile, w, disk_needed)
+        ):
             text = shortage_text(able, replicas.volatile, w, disk_needed)
             self._give_up_put(client, request, QUORUM_NOT_MET, text)
             return
-        refusal = self._refusal(table)
+        if self._env.now != self._refusal_at:
+            # Once a turn: what a turn can add to the overlay is bounded.
+            self._refusal_at = self._env.now
+            self._store_refusal = self._buffer.refusal
+        if self._store_refusal or self.ledger.full or table.resolution is LWW_TABLE:
+            refusal = self._refusal(table)
+        else:
+            refusal = ""
         if refusal:
             self._env.counters.overloads += 1
             self._give_up_put(client, request, OVERLOADED, f"{refusal}; nothing was written")
@@ -265,15 +279,9 @@ class Requests(Finisher):
 
     def _refusal(self, table: TableSettings) -> str:
         """Why this node can coordinate no put now, or an empty string."""
-        if self._env.now != self._refusal_at:
-            # Once a turn: what a turn can add to the overlay is bounded.
-            self._refusal_at = self._env.now
-            self._store_refusal = self._buffer.refusal
         if self._store_refusal:
             return self._store_refusal
-        if table.resolution == Resolution.LWW and (
-            self.clock_is_off or self._peering.clock_has_stepped
-        ):
+        if table.resolution is LWW_TABLE and (self.clock_is_off or self._peering.clock_has_stepped):
             self._env.counters.clock_refusals += 1
             return "this node's clock is off the median of its peers; set it right"
         if self.ledger.full:
@@ -328,8 +336,8 @@ class Requests(Finisher):
             text = self._size_problem(key_length, sort_length, 0, 0)
             self._refuse_get(client, request, TOO_LARGE, text)
             return
-        if not key_length or r > self._ring.n:
-            text = f"r={r}: must lie between 1 and n={self._ring.n}"
+        if not key_length or r > self._n:
+            text = f"r={r}: must lie between 1 and n={self._n}"
             text = text if key_length else "the partition key is empty"
             self._refuse_get(client, request, BAD_REQUEST, text)
             return
