@@ -19,9 +19,10 @@ SETTLED: Final = Asker()  # what is recalled of a put that its client is through
 
 
 class _Client:
-    __slots__ = ("lowest", "puts")
+    __slots__ = ("added_at", "lowest", "puts")
 
     def __init__(self) -> None:
+        self.added_at = 0  # when the latest of its puts was
         self.lowest = 0  # counters below are settled
         self.puts: dict[int, tuple[int, Asker]] = {}  # counter -> added at, put; oldest first
 
@@ -29,8 +30,8 @@ class _Client:
 class Ledger:
     """The puts that may still be asked for again.
 
-    A client's latest put is never settled by the client itself, so whoever is remembered has
-    one at least, and is forgotten with it.
+    A client that has settled all that it put here may have gone to another node. What it has
+    settled is known until its latest put here is too old to be taken for a new one.
     """
 
     __slots__ = ("_clients", "_round", "count", "puts_max", "window")
@@ -58,6 +59,7 @@ class Ledger:
         if known is None:
             known = self._clients[client] = _Client()
         known.puts[counter] = (now, put)
+        known.added_at = now
         self.count += 1
 
     def recall(self, client: bytes, counter: int, lowest_open: int) -> Asker | None:
@@ -95,7 +97,8 @@ class Ledger:
         steps = 0
         while self._round and steps < SWEEP_STEPS:
             client = self._round[-1]
-            puts = self._clients[client].puts
+            known = self._clients[client]
+            puts = known.puts
             steps += 1
             while puts and steps < SWEEP_STEPS:
                 counter = next(iter(puts))
@@ -106,6 +109,6 @@ class Ledger:
                 steps += 1
             if puts and steps >= SWEEP_STEPS:
                 return  # Some may be left; the next sweep goes on with this client.
-            if not puts:
+            if not puts and known.added_at <= limit:
                 del self._clients[client]
             self._round.pop()

@@ -200,10 +200,7 @@ class Requests(Finisher):
             return False
         age = self._peering.steady - first_sent
         if age > self._retry_window or known is SETTLED:
-            self._env.counters.retries_expired += 1
-            self._env.counters.puts_unknown += 1
-            text = "this put's id is older than this node remembers; read the key"
-            client.send(unknown_frame(request, text))
+            self._answer_too_late(client, request)
             return False
         if age < -self._retry_window:
             text = "the put's id comes from the future; connect again to learn this node's clock"
@@ -292,16 +289,25 @@ class Requests(Finisher):
         client.in_flight -= 1
         self._refuse_put(client, request, code, text)
 
+    def _answer_too_late(self, client: ClientPort, request: int) -> None:
+        """Whether this put was ever written here nobody can tell any more."""
+        self._env.counters.retries_expired += 1
+        self._env.counters.puts_unknown += 1
+        text = "this put's id is older than this node remembers; read the key"
+        client.send(unknown_frame(request, text))
+
     def finish_delete(self, delete: DeleteCoordinator, record: bytes) -> None:
         """The read of a delete is done: put the tombstone over what it found."""
         client, request, payload = delete.client, delete.request, delete.payload
         head: PutHead = unpack_put(payload, 0)
-        known = self.ledger.find(head[12], head[13])
+        known = self.ledger.recall(head[12], head[13], 0)
         if known is not None:
             # The same delete arrived twice while it was reading; the other one has minted.
-            assert isinstance(known, PutCoordinator)
             client.in_flight -= 1
-            self._resume(client, request, known)
+            if isinstance(known, PutCoordinator):
+                self._resume(client, request, known)
+            else:
+                self._answer_too_late(client, request)
             return
         table = self._registry.live(head[11])
         if table is None:

@@ -82,3 +82,17 @@ def test_a_sweep_is_a_bounded_slice_and_the_next_goes_on():
         ledger.sweep(2 * WINDOW)
 
     assert ledger.count == 0
+
+
+def test_what_a_client_has_settled_is_known_though_nothing_of_it_is_left():
+    """Found by seed 104818: the client had gone to another node, and a late twin was written."""
+    ledger = Ledger(WINDOW, 10)
+    ledger.add(b"client-a", 41, Asker(), now=10)
+    assert ledger.recall(b"client-a", 43, lowest_open=42) is None
+    ledger.sweep(20)
+    assert ledger.count == 0
+    assert ledger.recall(b"client-a", 41, lowest_open=0) is SETTLED
+
+    ledger.sweep(2 * WINDOW + 10)
+
+    assert ledger.recall(b"client-a", 41, lowest_open=0) is None
