@@ -226,11 +226,8 @@ def _refuse_if_durable(
     """Raise if a later frame knows that something behind ``position`` had reached the disk."""
     for name in names:
         segment = read_segment(name, files.read(name), data_id)
-        if segment is None:
-            if name != names[-1]:
-                raise _damaged(name, 0, "it has no header, but a later segment follows")
-            continue
-        if segment.durable > position:
+        # One without a header was begun and never synced, nor then was any that followed it.
+        if segment is not None and segment.durable > position:
             raise _damaged(
                 at, 0, f"entries {position + 1} to {segment.durable} are missing before it"
             )
