@@ -144,7 +144,7 @@ class Run:
         world.schedule.run_until(begin + self.plan.duration)
         world.heal()
         limit = world.schedule.now + PATIENCE
-        world.schedule.run_until(limit, lambda: not world.busy)
+        world.schedule.run_until(limit, lambda: not world.busy and world.writable)
         for client in world.clients:
             for operation in client.pending:
                 world.fail(f"endless: {client.name} waits for {operation.kind} {operation.name}")

@@ -128,6 +128,14 @@ class World:
         return any(one.destroyed_at >= 0 or one.volatile for one in self.machines.values())
 
     @property
+    def writable(self) -> bool:
+        """Every node takes writes: no sync that began on a slow disk is still under way."""
+        for machine in self.machines.values():
+            if machine.process is None or machine.process.store.refusal:
+                return False
+        return True
+
+    @property
     def busy(self) -> bool:
         """Some client still waits for something."""
         return any(client.pending for client in self.clients)
