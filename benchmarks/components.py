@@ -126,6 +126,9 @@ def frames() -> Iterator[Repeat]:
 class _Holder(Answers):
     """A peer that takes every put and holds every key."""
 
+    def position(self) -> int:
+        return 0
+
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         return OK
 

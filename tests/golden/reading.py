@@ -106,6 +106,9 @@ class _Asked(Answers):
         super().__init__()
         self.asked: list[Any] = []
 
+    def position(self) -> int:
+        return 0
+
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         self.asked.append(["put", key, holding, epoch, generation])
         return 0

@@ -380,12 +380,12 @@ def test_the_shortcut_of_the_last_writer_is_the_slow_path(
             new = value(actor + (runs[-1][1] + 1).to_bytes(4, "big"), b"new")
             held = pack_holding(last, partition_key, record)
             encoded = seen.encode()[2]
-            made = rewritten(held, partition_key, encoded, new)
+            made = rewritten(held, partition_key, encoded, 0, new)
             if made is None:
                 assert seen.runs != everything.runs or head_of(record)[3]
             else:
                 assert made == partition_key + update(record, seen, new)
-                assert rewritten(held, partition_key + b"x", encoded, new) is None
+                assert rewritten(held, partition_key + b"x", encoded, 0, new) is None
             stale = actor + (runs[-1][1] + 7).to_bytes(4, "big")
             held = pack_holding(stale, partition_key, record)
-            assert rewritten(held, partition_key, encoded, new) is None
+            assert rewritten(held, partition_key, encoded, 0, new) is None

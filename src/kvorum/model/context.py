@@ -20,6 +20,7 @@ FORMAT: Final = 1
 HEAD_BYTES: Final = 28
 DIGEST_BYTES: Final = 12
 CHECKSUM_BYTES: Final = 4
+NO_SORT_KEY: Final = b"\0\0\0\0"  # the sum of an empty one
 EMPTY_CLOCK: Final = 0
 
 _head = Struct("<BBHHH12sQ")
@@ -37,7 +38,7 @@ class ContextInvalid(ValueError):
 def key_digest(engine_key: bytes) -> bytes:
     """Twelve bytes that tell keys apart: the partition key's second hash, the sort key's sum."""
     if len(engine_key) == SORT_KEY_OFFSET:
-        return engine_key[SECOND_HASH_OFFSET:] + b"\0\0\0\0"
+        return engine_key[SECOND_HASH_OFFSET:] + NO_SORT_KEY
     sort_key_sum = crc32(engine_key[SORT_KEY_OFFSET:])
     return engine_key[SECOND_HASH_OFFSET:SORT_KEY_OFFSET] + _pack_checksum(sort_key_sum)
 
@@ -46,9 +47,12 @@ def context_of_record(engine_key: bytes, record: bytes, clock: int) -> bytes:
     """The context that a get of ``record`` returns: all that the record has seen."""
     entry_count, run_count = _unpack_counts(record, 2)
     end = RECORD_HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
-    digest = key_digest(engine_key)
-    body = _pack_head(FORMAT, 0, entry_count, run_count, 0, digest, clock)
-    body += record[RECORD_HEAD_BYTES:end]
+    if len(engine_key) == SORT_KEY_OFFSET:
+        digest = engine_key[SECOND_HASH_OFFSET:] + NO_SORT_KEY
+    else:
+        digest = key_digest(engine_key)
+    head = _pack_head(FORMAT, 0, entry_count, run_count, 0, digest, clock)
+    body = head + record[RECORD_HEAD_BYTES:end]
     return body + _pack_checksum(crc32(body))
 
 

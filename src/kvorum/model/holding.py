@@ -21,7 +21,7 @@ from kvorum.model.record import (
     VALUE_HEAD_BYTES,
     RecordInvalid,
     check_layout,
-    flags_of,
+    unpack_record_head,
     value_end,
 )
 from kvorum.model.version import ACTOR_BYTES, DOT_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
@@ -84,31 +84,35 @@ def checked_record_offset(holding: bytes) -> int:
     return offset
 
 
-def rewritten(held: bytes, partition_key: bytes, seen: bytes, value: bytes) -> bytes | None:
+def rewritten(
+    held: bytes, partition_key: bytes, seen: bytes, flags: int, value: bytes
+) -> bytes | None:
     """What a read-modify-write by the key's last own writer makes of ``held``, but for its head.
 
     The shortcut of nearly every put: ``seen``, the writer's encoded set, is all that the record
     has seen, a plain vector, and the own dot stands in it; so ``value``, under the dot after
-    that, replaces everything. Returns partition key and record; None where that is not so.
+    that, replaces everything. ``flags`` are those of a record of ``value`` alone. Returns
+    partition key and record; None where that is not so.
     """
     offset = HEAD_BYTES + len(partition_key)
     start = offset + RECORD_HEAD_BYTES
-    end = start + len(seen)
+    size = len(seen)
+    end = start + size
+    counts = held[offset + 2 : offset + 6]
     position = held.find(held[4:HEAD_BYTES], start, end)
     if (
         position < 0
         or (position - start) % ENTRY_BYTES
         or held[start:end] != seen
-        or (held[offset + 2] | held[offset + 3] << 8) * ENTRY_BYTES != end - start
-        or held[offset + 4 : offset + 6] != NO_RUN
+        or counts != (size // ENTRY_BYTES).to_bytes(4, "little")
         or held[HEAD_BYTES:offset] != partition_key
     ):
         return None
     return b"".join(
         (
             partition_key,
-            RECORD_STARTS[flags_of(value)],
-            held[offset + 2 : offset + 6],
+            RECORD_STARTS[flags],
+            counts,
             ONE_VALUE,
             held[start:position],
             value[:DOT_BYTES],
@@ -125,26 +129,32 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
     actor's entry and nothing else; and that actor is not our own. Then it replaces all but the
     own dot. None: look closely.
     """
-    start = HEAD_BYTES + (held[2] | held[3] << 8) + RECORD_HEAD_BYTES  # of the vector
-    end = start + ENTRY_BYTES * (held[start - 6] | held[start - 5] << 8)
+    offset = HEAD_BYTES + (held[2] | held[3] << 8)
+    _, flags, entry_count, run_count, value_count = unpack_record_head(held, offset)
+    start = offset + RECORD_HEAD_BYTES  # of the vector
+    end = start + ENTRY_BYTES * entry_count
     dot = received[end : end + DOT_BYTES]
     position = received.find(dot, start, end)
+    after = position + ENTRY_BYTES
     if (
         position < 0
         or (position - start) % ENTRY_BYTES
-        or held[start - 4 : start] != NO_RUN_ONE_VALUE
-        or held[start - 7] & LWW
-        or received[:position] != held[:4] + NO_OWN + held[HEAD_BYTES:position]
+        or run_count
+        or value_count != 1
+        or flags & LWW
+        or received[HEAD_BYTES:position] != held[HEAD_BYTES:position]
+        or received[after:end] != held[after:end]
+        or received[4:HEAD_BYTES] != NO_OWN
+        or received[:4] != held[:4]
     ):
         return None
-    after = position + ENTRY_BYTES
     actor = dot[:ACTOR_BYTES]
+    entry = held[position:after]
     own = held[4:HEAD_BYTES]
     if (
-        held[position : position + ACTOR_BYTES] != actor
-        or held[position:after] >= dot
+        entry >= dot
+        or entry[:ACTOR_BYTES] != actor
         or own[:ACTOR_BYTES] == actor
-        or received[after:end] != held[after:end]
         or len(received) < end + VALUE_HEAD_BYTES
         or value_end(received, end) != len(received)
     ):

@@ -49,6 +49,7 @@ CONTENT_TYPE_BYTES_MAX: Final = 255
 _head = Struct("<BBHHH")
 _pack_head = _head.pack
 _unpack_head = _head.unpack_from
+unpack_record_head: Final = _unpack_head  # ``head_of``, at an offset
 _value_head = Struct("<16sQQ16sIBBH")
 _pack_value = _value_head.pack
 _unpack_value = _value_head.unpack_from
@@ -233,7 +234,7 @@ def order_of(record: bytes) -> tuple[int, bytes]:
 
 def first_record(value: bytes) -> bytes:
     """The record of a key that had none: ``value`` (encoded, its dot's counter 1)."""
-    return b"".join((_pack_head(FORMAT, flags_of(value), 1, 0, 1), value[:DOT_BYTES], value))
+    return b"".join((_pack_head(FORMAT, _flags_of(value), 1, 0, 1), value[:DOT_BYTES], value))
 
 
 def next_record(record: bytes, value: bytes) -> bytes | None:
@@ -250,7 +251,7 @@ def next_record(record: bytes, value: bytes) -> bytes | None:
         return None
     return b"".join(
         (
-            _pack_head(FORMAT, flags_of(value), entry_count, 0, 1),
+            _pack_head(FORMAT, _flags_of(value), entry_count, 0, 1),
             record[HEAD_BYTES:position],
             value[:DOT_BYTES],
             record[position + DOT_BYTES : HEAD_BYTES + ENTRY_BYTES * entry_count],
@@ -261,7 +262,7 @@ def next_record(record: bytes, value: bytes) -> bytes | None:
 
 def lww_record(value: bytes) -> bytes:
     """The record of an lww key whose winner is ``value``."""
-    return _pack_head(FORMAT, flags_of(value) | LWW, 0, 0, 1) + value
+    return _pack_head(FORMAT, _flags_of(value) | LWW, 0, 0, 1) + value
 
 
 def entry_counter(record: bytes, actor: bytes) -> int:
@@ -281,13 +282,12 @@ def assemble(
 ) -> bytes:
     """A record of its parts; ``values`` encoded and sorted, ``flags`` only ``LWW`` or 0."""
     for value in values:
-        flags |= flags_of(value)
+        flags |= _flags_of(value)
     head = _pack_head(FORMAT, flags, entry_count, run_count, len(values))
     return b"".join([head, seen, *values])
 
 
-def flags_of(value: bytes) -> int:
-    """The flags of a record that holds ``value`` alone."""
+def _flags_of(value: bytes) -> int:
     # Byte 52 of a value is its flags, bytes 24 to 32 its expiry.
     flags = HAS_TOMBSTONE if value[52] & TOMBSTONE else 0
     if value[24:32] != b"\0\0\0\0\0\0\0\0":

@@ -40,6 +40,8 @@ from kvorum.model.holding import (
 )
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
+    EXPIRES,
+    HAS_TOMBSTONE,
     entry_counter,
     first_record,
     head_of,
@@ -127,7 +129,9 @@ class Minter:
             dot = following_dot(held[4:HOLDING_HEAD_BYTES])
             expiry = wall + ttl if ttl and not tombstone else 0
             encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
-            rest = rewritten(held, partition_key, context[CONTEXT_HEAD_BYTES:-4], encoded)
+            flags = (HAS_TOMBSTONE if tombstone else 0) | (EXPIRES if expiry else 0)
+            seen = context[CONTEXT_HEAD_BYTES:-4]
+            rest = rewritten(held, partition_key, seen, flags, encoded)
             if rest is not None and is_whole(context):
                 # The context equals what is held, so nothing else in it needs a check; but one
                 # that was damaged may say by chance what its holder has never read.

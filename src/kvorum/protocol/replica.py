@@ -70,6 +70,10 @@ class Replica(Answers):
         """A batch follows: what holds for all of it is looked at once."""
         self._refusal = self._buffer.refusal
 
+    def position(self) -> int:
+        """Also where nothing changed: what is held may still be on its way to the disk."""
+        return self._buffer.position
+
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         if (
             self._refusal
@@ -85,7 +89,6 @@ class Replica(Answers):
             if kept is not None:
                 counters.replica_puts += 1
                 self._store.put(key, kept)
-                self.position = self._buffer.position
                 return OK
         try:
             offset = checked_record_offset(holding)
@@ -103,8 +106,6 @@ class Replica(Answers):
             self._store.put(key, holding)
         elif held != holding:
             self._merge(key, held, holding, offset)
-        # Also when nothing changed: what is held may still be on its way to the disk.
-        self.position = self._buffer.position
         return OK
 
     def _refuse(self, key: bytes) -> int:

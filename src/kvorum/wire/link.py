@@ -357,15 +357,18 @@ class Link:
 class Answers:
     """What a node does for its peers: the part that ``replica.py`` plays towards a batch."""
 
-    __slots__ = ("generation", "payload", "position")
+    __slots__ = ("generation", "payload")
 
     def __init__(self) -> None:
         self.payload = b""  # what goes with the status just returned
         self.generation = 0  # under which the payload was read
-        self.position = 0  # of the log, after all that was written so far
 
     def begin(self) -> None:
         """A batch follows."""
+
+    def position(self) -> int:
+        """Of the log, after all that was written so far."""
+        raise NotImplementedError
 
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         """Merge ``holding``; the status, with ``payload`` set where it has one."""
@@ -392,6 +395,7 @@ class BatchServer:
             raise FrameInvalid("a batch is cut short")
         _, flags, count, number = _unpack_head(payload, 0)
         answers = self._answers
+        on_put = answers.on_put
         answers.begin()
         statuses = bytearray(count)
         extras: list[bytes] = []
@@ -410,7 +414,7 @@ class BatchServer:
                 raise FrameInvalid("a batch's entry is cut short")
             key = payload[position:body]
             if op == OP_PUT:
-                status = answers.on_put(key, payload[body:end], epoch, generation)
+                status = on_put(key, payload[body:end], epoch, generation)
             elif op == OP_GET:
                 status = answers.on_get(key, epoch, generation, self._large)
             else:
@@ -425,7 +429,7 @@ class BatchServer:
         if position != size:
             raise FrameInvalid("bytes follow a batch's last entry")
         if flags & WANTS_MARK:
-            self._waiting.append((number, answers.position))
+            self._waiting.append((number, answers.position()))
         head = _pack_head(ANSWERS, 0, count, number)
         length = pack_length(HEAD_BYTES + count + extra_bytes)
         if extras:

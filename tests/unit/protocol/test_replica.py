@@ -54,7 +54,7 @@ def test_the_better_record_is_kept_as_it_came(
     one = OneNode()
     for record in records:
         assert given(one, sent(record)) == OK
-        assert one.node.replica.position == one.store.position
+        assert one.node.replica.position() == one.store.position
     assert held(one) == kept
     assert one.env.counters.replica_puts == len(records)
     assert one.env.counters.replica_merges == merges

@@ -329,10 +329,14 @@ class Scripted(Answers):
         super().__init__()
         self.statuses = list(statuses)
         self.asked: list[tuple[object, ...]] = []
+        self.written = 0
+
+    def position(self) -> int:
+        return self.written
 
     def on_put(self, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
         self.asked.append((key, holding, epoch, generation))
-        self.position += 1
+        self.written += 1
         self.payload = b"refused"
         return self.statuses.pop(0)
 
