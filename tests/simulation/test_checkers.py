@@ -4,6 +4,7 @@ A break is one small, plausible mistake, put into the real code for the length o
 seeds are those that everybody gets, and one of the first few must convict it, by name.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,12 @@ from kvorum.model import siblings
 from kvorum.model.holding import NO_OWN, own_dot, with_own
 from kvorum.model.quorum import ENOUGH
 from kvorum.model.record import Value
+from kvorum.model.version import make_actor
 from kvorum.protocol import minting, put, replica
 from kvorum.protocol.get import GetCoordinator
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.replica import Replica
+from kvorum.simulator import checkers
 from kvorum.simulator.machine import Machine
 from kvorum.simulator.run import run_seed
 from kvorum.storage.buffer import Buffer
@@ -161,28 +164,33 @@ def refuses_every_get(patch: Patch) -> None:
     patch.setattr(GetCoordinator, "start", start)
 
 
-@pytest.mark.parametrize(
-    ("broken", "checker"),
-    [
-        (answers_at_the_first_ack, "hollow ack"),
-        (says_disk_before_the_sync, "lost"),
-        (says_logged_without_writing, "hollow ack"),
-        (overwrites_instead_of_merging, "backwards"),
-        (hands_out_one_stamp_for_ever, "dot twice"),
-        (draws_the_same_store_id_after_every_start, "dot twice"),
-        (forgets_tombstones, "stale"),
-        (merges_what_is_superseded, "undead"),
-        (ignores_contexts, "siblings"),
-        (claims_siblings_the_writer_has_not_seen, "vanished"),
-        (covers_more_than_the_context, "unseen destroyed"),
-        (refuses_what_it_has_begun, "refused appears"),
-        (alters_values, "strange value"),
-        (answers_a_get_with_its_own_copy, "stale"),
-        (never_mends, "unequal"),
-        (waits_for_ever, "endless"),
-        (refuses_every_get, "unavailable"),
-    ],
-)
+def mints_under_nobodys_id(patch: Patch) -> None:
+    patch.setattr(minting, "make_actor", lambda store_id, stamp: make_actor(bytes(8), stamp))
+
+
+PROOFS: list[tuple[Break, str]] = [
+    (answers_at_the_first_ack, "hollow ack"),
+    (says_disk_before_the_sync, "lost"),
+    (says_logged_without_writing, "hollow ack"),
+    (overwrites_instead_of_merging, "backwards"),
+    (hands_out_one_stamp_for_ever, "dot twice"),
+    (draws_the_same_store_id_after_every_start, "dot twice"),
+    (forgets_tombstones, "stale"),
+    (merges_what_is_superseded, "undead"),
+    (ignores_contexts, "siblings"),
+    (claims_siblings_the_writer_has_not_seen, "vanished"),
+    (covers_more_than_the_context, "unseen destroyed"),
+    (refuses_what_it_has_begun, "refused appears"),
+    (alters_values, "strange value"),
+    (answers_a_get_with_its_own_copy, "stale"),
+    (never_mends, "unequal"),
+    (waits_for_ever, "endless"),
+    (refuses_every_get, "unavailable"),
+    (mints_under_nobodys_id, "strange dot"),
+]
+
+
+@pytest.mark.parametrize(("broken", "checker"), PROOFS)
 def test_a_broken_node_is_convicted_by_name(
     broken: Break, checker: str, monkeypatch: Patch
 ) -> None:
@@ -199,3 +207,9 @@ def test_a_broken_node_is_convicted_by_name(
 def test_the_same_seeds_convict_nobody_else() -> None:
     for seed in range(1, 6):
         assert run_seed(seed).failures == []
+
+
+def test_every_checker_has_its_proof() -> None:
+    assert checkers.__doc__ is not None
+    named = re.findall(r"``([a-z][a-z ]+)``", checkers.__doc__)
+    assert sorted(named) == sorted({checker for _, checker in PROOFS})
