@@ -63,6 +63,7 @@ class Plan:
     inside: bool  # only faults that leave every promise standing
     kinds: tuple[str, ...] = field(default=())
     faults: int = 0
+    timer_slack: int = 0  # how much later than asked for timers fire, as on a busy machine
     steady: bool = False  # every delay is the same, and no chunk is split: for golden scripts
 
     def describe(self) -> str:
@@ -109,6 +110,7 @@ def draw_plan(seed: int) -> Plan:
         duration=duration,
         client_timeout=random.choice((1, 2, 4)) * SECOND,
         inside=inside,
+        timer_slack=random.choice((0, 5_000, 20_000, 20_000)),
     )
     _draw_faults(plan, random)
     return plan

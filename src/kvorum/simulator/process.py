@@ -124,6 +124,7 @@ class Process(Listener):
         self._syncing: SyncTicket | None = None
         self._moving = False
         self._refused_position = -1
+        self._timer_slack = machine.world.plan.timer_slack
         self._started_at = self.schedule.now - machine.random.randrange(1, 1 << 32)
         self.world.history.watch(self)
         self.env = SimulatedEnvironment(self)
@@ -222,7 +223,7 @@ class Process(Listener):
         else:
             deadline = self.node.next_deadline()
             if deadline >= 0:
-                self.wake(deadline + self._started_at)
+                self.wake(deadline + self._started_at + self._timer_slack)
 
     def _end_turn(self) -> None:
         if self.dies == DIES_BEFORE_LOG:
