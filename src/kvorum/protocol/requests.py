@@ -269,7 +269,10 @@ class Requests(Finisher):
             minter.record, minter.sent, minter.dot, minter.value_clock,
         )  # fmt: skip
         self.ledger.add(client_id, counter, put, self._env.now)
-        self.open.append(put)
+        opened = self.open
+        while opened and opened[0].answered:
+            opened.popleft()  # While it is still in the processor's cache, not at the next sweep.
+        opened.append(put)
         if disk_needed and not self._store.volatile:
             self._own_disk.append((self._buffer.position, put))
         put.start()
@@ -369,7 +372,10 @@ class Requests(Finisher):
             min(r, len(replicas.owners)), int(table.resolution), self._own_copy, self._watch,
             reader, not self.clock_is_off,
         )  # fmt: skip
-        self.open.append(get)
+        opened = self.open
+        while opened and opened[0].answered:
+            opened.popleft()
+        opened.append(get)
         get.start(self._replica.read(key, partition_key))
 
     # Both.

@@ -7,6 +7,7 @@ What the other side does not read is bounded: past the bound the connection is c
 Not a subclass of ``asyncio.Protocol``: the loop asks for the methods, not the type.
 """
 
+import traceback
 from asyncio import Transport
 from typing import TYPE_CHECKING, Final
 
@@ -50,9 +51,15 @@ class Connection(ClientPort):
         self.on_open()
 
     def data_received(self, data: bytes) -> None:
+        """Only put it down: the turn steps through all that has arrived once all is read."""
         turns = self.turns
         if not turns.under_way:
             turns.begin()
+        turns.arrived.append((self, data))
+
+    def step(self, data: bytes) -> None:
+        """Take in what has arrived, in the middle of the turn."""
+        turns = self.turns
         try:
             self.take(self.reader.feed(data))
         except (FrameInvalid, MessageInvalid) as error:
@@ -60,6 +67,13 @@ class Connection(ClientPort):
             turns.env.report("bad_frames", peer=self.peer_name(), reason=str(error))
             self.on_invalid(str(error), data)
             self.end()
+        except AssertionError:
+            raise  # A broken invariant is the whole node's affair.
+        except Exception as error:
+            # Whatever this input has hit, the others' must not suffer for it.
+            turns.env.report("unexpected_input", peer=self.peer_name(), error=repr(error))
+            traceback.print_exception(error)
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.closed:
