@@ -17,7 +17,7 @@ from kvorum.wire.messages import Message
 WARNINGS: Final = (
     "incarnation_ended", "incarnation_not_ended", "handshake_refused", "peer_mute", "peer_silent",
     "key_mismatch", "bad_frames", "unexpected_input", "log_refused", "store_failed",
-    "engine_full", "client_cut_off", "quarantined", "connect_refused", "node_stopping_itself", "port_unavailable",
+    "engine_full", "client_cut_off", "quarantined", "connect_refused", "node_stopping_itself",
 )  # fmt: skip
 REPORTS_PER_SECOND: Final = 10  # of one kind; the rest is counted and told with the next
 
