@@ -258,7 +258,7 @@ class Checks:
         world = self._world
         meant = isinstance(error, Overloaded | TooManySiblings)
         meant = meant or (isinstance(error, UnknownTable) and bool(self.drop_begun))
-        if not (world.struck or meant or world.plan.volatile):
+        if world.plan.patient and not (world.struck or meant or world.plan.volatile):
             world.fail(f"unavailable: {what} failed though nothing is wrong: {error}")
 
     # The end.

@@ -66,6 +66,12 @@ class Plan:
     timer_slack: int = 0  # how much later than asked for timers fire, as on a busy machine
     steady: bool = False  # every delay is the same, and no chunk is split: for golden scripts
 
+    @property
+    def patient(self) -> bool:
+        """Whether no timeout can pass before a fault, however unlucky the delays are."""
+        slowest = 60 * (2 * self.delay + self.jitter) + 20 * self.disk_delay
+        return slowest < min(self.config.request_timeout_ms * 1_000, self.client_timeout)
+
     def describe(self) -> str:
         tables = ", ".join(
             f"{table.name} r={table.r} w={table.w} {table.durability.name.lower()}"
