@@ -316,6 +316,16 @@ class Network:
         if end.closed and end.other.closed:
             self.connections.pop(end.number, None)
 
+    @property
+    def all_arrived_at(self) -> int:
+        """When the last of what is on its way now arrives: a slow path's bytes outlive its heal."""
+        latest = self.schedule.now
+        for ends in self.connections.values():
+            for end in ends:
+                if end.queue:
+                    latest = max(latest, end.last)
+        return latest
+
     def reset(self, number: int) -> None:
         """Break one connection from the middle, in both directions."""
         ends = self.connections.get(number)

@@ -142,13 +142,16 @@ def test_a_slow_disk_stalls_neither_turns_nor_reads(loops: list[Loop]) -> None:
 def test_overlays_reach_the_engine_with_checksums_and_free_the_log(loops: list[Loop]) -> None:
     loop = Loop(SlowEngine())
     loops.append(loop)
-    for number in range(40):
-        loop.turn(b"%d" % number)
+    count = 0
+    while count < 40 or loop.buffer.retired_count < 5:
+        # On a busy machine many turns share one overlay, so it may take more of them.
+        loop.turn(b"%d" % count)
         loop.settle()
-    loop.run_until(lambda: loop.buffer.retired_count >= 5 and loop.buffer.frozen is None)
+        count += 1
+    loop.run_until(lambda: loop.buffer.frozen is None)
     loop.run_until(lambda: len(loop.files.names()) == 1)
     assert len(loop.engine.records) >= 20
-    for number in range(40):
+    for number in range(count):
         assert loop.buffer.get(b"%d" % number) == bytes(300)
 
 
