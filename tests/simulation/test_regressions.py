@@ -19,6 +19,7 @@ FAILED_ONCE = {
     1494: "the judge took a late duplicate of a retried put for the one that was acknowledged",
     1576: "the judge asked a put's context for the dot of its twin at another node",
     3403960034: "the judge looked before a put that had stood in a slow path had arrived",
+    3262349152: "a start on a full engine took for durable what a failed sync had left in memory",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
 

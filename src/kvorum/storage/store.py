@@ -11,7 +11,7 @@ bound once. Positions: what was written is at level *memory* at once, *os* when
 """
 
 from collections.abc import Callable
-from errno import EACCES, EPERM, EROFS
+from errno import EACCES, ENOSPC, EPERM, EROFS
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -308,7 +308,13 @@ def _settle_engine(buffer: Buffer, identity: Identity) -> None:
             buffer.log.retire_before(buffer.log.number)  # Segments of starts that wrote nothing.
             sync_now(buffer)
         buffer.engine.commit([], [], [(ENGINE_IDENTITY_KEY, stored)])
-    except EngineFull:
-        # The overlay keeps it and puts are pushed back; the committer tries again. An engine
-        # without its mark makes the next start draw a new store id, which is always safe.
+    except EngineFull as full:
+        if not buffer.empty:
+            # After a failed sync the log may lie in the page cache only, so nothing in it counts
+            # as durable before the engine has it; and later frames would say that it does.
+            if buffer.log is not None:
+                buffer.log.close()
+            text = f"the engine has no space for what the log holds ({full}); free some"
+            raise OSError(ENOSPC, text) from full
+        # An engine without its mark makes the next start draw a new store id: always safe.
         return
