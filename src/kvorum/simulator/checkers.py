@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from kvorum.client.store import Found, Sibling, Stored
-from kvorum.errors import KvorumError, Overloaded, TooManySiblings, UnknownTable
+from kvorum.errors import KvorumError, Overloaded, TooManySiblings
 from kvorum.model.context import context_seen
 from kvorum.model.holding import record_of
 from kvorum.model.record import order_of
@@ -256,8 +256,8 @@ class Checks:
     def judge_error(self, what: str, error: KvorumError) -> None:
         """Before the first fault everything must succeed, but for bounds and missing disks."""
         world = self._world
-        meant = isinstance(error, Overloaded | TooManySiblings)
-        meant = meant or (isinstance(error, UnknownTable) and bool(self.drop_begun))
+        # A table that is being dropped fails what was under way on it, in more than one manner.
+        meant = isinstance(error, Overloaded | TooManySiblings) or bool(self.drop_begun)
         if world.plan.patient and not (world.struck or meant or world.plan.volatile):
             world.fail(f"unavailable: {what} failed though nothing is wrong: {error}")
 
