@@ -24,7 +24,7 @@ from kvorum.storage.memory import MemoryEngine
 from kvorum.storage.store import open_store
 from kvorum.wire.kinds import GET_OK, PUT_OK
 from kvorum.wire.link import BatchServer, Link
-from kvorum.wire.messages import Message
+from kvorum.wire.message import Message
 from kvorum.wire.requests import (
     ACK_BYTES,
     DEFAULT,

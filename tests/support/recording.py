@@ -39,7 +39,8 @@ from kvorum.wire.link import (
     _unpack_entry,
     _unpack_head,
 )
-from kvorum.wire.messages import Control, Message
+from kvorum.wire.message import Message
+from kvorum.wire.messages import Control
 from kvorum.wire.requests import DEFAULT, get_frame, put_frame, unpack_request_number
 from tests.support.members import some_topology
 

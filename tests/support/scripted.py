@@ -17,9 +17,9 @@ from kvorum.model.tables import DEFAULT_TABLE_ID
 from kvorum.model.topology import encode_topology
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.kinds import CONTROL, GET, PUT
+from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     Control,
-    Message,
     StoreStart,
     TopologyAnswer,
     TopologyQuery,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvorum.counters import Counters
 from kvorum.wire.link import Link
-from kvorum.wire.messages import Message
+from kvorum.wire.message import Message
 
 if TYPE_CHECKING:
     from random import Random

@@ -27,12 +27,12 @@ from kvorum.storage.store import Store
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
+from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     Control,
     ExplainQuery,
     LocalRead,
     LocalRecord,
-    Message,
     PeerStatus,
     Ping,
     Pong,

@@ -12,7 +12,7 @@ from kvorum.counters import Counters
 from kvorum.model.ring import Ring
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.wire.link import Link
-from kvorum.wire.messages import Message
+from kvorum.wire.message import Message
 
 WARNINGS: Final = (
     "incarnation_ended", "incarnation_not_ended", "handshake_refused", "peer_mute", "peer_silent",

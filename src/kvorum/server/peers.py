@@ -19,12 +19,12 @@ from kvorum.wire.codec import decode_control, decode_reply, encode
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.kinds import ANSWERS, MARK
 from kvorum.wire.link import Link
+from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     ROLE_CONTROL,
     ROLE_DATA,
     ROLE_FORWARD,
     ROLE_LARGE,
-    Message,
     Reject,
     Welcome,
 )

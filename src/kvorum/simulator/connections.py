@@ -14,12 +14,12 @@ from kvorum.wire.codec import MessageInvalid, decode_control, decode_hello, deco
 from kvorum.wire.framing import FrameInvalid, FrameReader
 from kvorum.wire.kinds import ANSWERS, BATCH, MARK, PUT
 from kvorum.wire.link import BatchServer, Link
+from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     ROLE_CONTROL,
     ROLE_DATA,
     ROLE_FORWARD,
     ROLE_LARGE,
-    Message,
     Reject,
     StoreStart,
 )

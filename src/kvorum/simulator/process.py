@@ -31,7 +31,7 @@ from kvorum.storage.engine import EngineFull
 from kvorum.storage.log import SyncTicket
 from kvorum.storage.store import Store
 from kvorum.wire.link import Link
-from kvorum.wire.messages import Message
+from kvorum.wire.message import Message
 
 if TYPE_CHECKING:
     from kvorum.simulator.machine import Machine

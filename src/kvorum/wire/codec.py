@@ -9,7 +9,8 @@ import msgspec
 
 from kvorum.wire.framing import frame
 from kvorum.wire.kinds import CONTROL, HELLO, REJECT, WELCOME
-from kvorum.wire.messages import Control, Hello, Message, Reject, Welcome
+from kvorum.wire.message import Message
+from kvorum.wire.messages import Control, Hello, Reject, Welcome
 
 _encode = msgspec.msgpack.Encoder().encode
 _hello = msgspec.msgpack.Decoder(Hello)

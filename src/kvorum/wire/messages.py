@@ -2,8 +2,9 @@
 
 Puts and gets do not stand here: between nodes they travel in batches (``link.py``), from
 clients in hand-packed frames (``requests.py``). All else is a struct of this file, sent as
-msgpack arrays with a tag in front. Tags are never reused, and fields are only added at the end,
-with defaults; ``tests/golden`` holds a sample of each message of every version.
+msgpack arrays with a tag in front. Those of one part of the protocol that are many stand in a
+module of their own. Tags are never reused, and fields are only added
+at the end, with defaults; ``tests/golden`` holds a sample of each message of every version.
 
 A connection begins with ``Hello`` from whoever opened it, answered by ``Welcome`` or ``Reject``.
 Messages with a ``request`` field are questions of a client or of a peer, answered under the
@@ -15,6 +16,7 @@ from typing import Final
 import msgspec
 
 from kvorum.model.tables import TableSettings
+from kvorum.wire.message import Message
 
 ROLE_CLIENT: Final = "client"  # requests of a client
 ROLE_FORWARD: Final = "forward"  # requests that another node forwards
@@ -22,10 +24,6 @@ ROLE_DATA: Final = "data"  # batches between nodes
 ROLE_LARGE: Final = "large"  # batches of large values, so that they delay nobody
 ROLE_CONTROL: Final = "control"  # control messages between nodes
 NODE_ROLES: Final = (ROLE_FORWARD, ROLE_DATA, ROLE_LARGE, ROLE_CONTROL)
-
-
-class Message(msgspec.Struct, array_like=True, tag_field="t", gc=False):
-    """Base of all. Immutable by law: a sent message may be shared by all its receivers."""
 
 
 class StoreStart(msgspec.Struct, array_like=True, gc=False):

@@ -8,9 +8,9 @@ from kvorum.protocol import tables as module
 from kvorum.protocol.node import DROP_INTERVAL
 from kvorum.storage.commit import drain
 from kvorum.storage.engine import EngineFailed
+from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     ControlRefused,
-    Message,
     TableAnswer,
     TableCreate,
     TableDrop,
