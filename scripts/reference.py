@@ -1,4 +1,4 @@
-"""Write the pages of the reference that are made from the code: commands, settings, counters.
+"""Write the pages of the reference made from the code: commands, settings, counters, points.
 
 ``python -m scripts.reference`` writes them; a test sees to it that they are fresh.
 """
@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import typer
 
-from kvorum import config, counters
+from kvorum import config, counters, faults
 from kvorum.cli.main import app
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -63,7 +63,12 @@ nodes the other commands talk to is set by `--nodes` or `KVORUM_NODES`.
 
 def pages() -> dict[str, str]:
     """The text of every page, by file name."""
-    return {"cli.md": cli_page(), "settings.md": settings_page(), "counters.md": counters_page()}
+    return {
+        "cli.md": cli_page(),
+        "settings.md": settings_page(),
+        "counters.md": counters_page(),
+        "fault-points.md": points_page(),
+    }
 
 
 def cli_page() -> str:
@@ -143,6 +148,22 @@ def counters_page() -> str:
             "What each node counts from its start on; `kvorum status --counters` shows them, and",
             "`kvorum status --json` has them under each node.\n",
             "| Counter | Counts |",
+            "| --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def points_page() -> str:
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in faults.POINTS.items()]
+    return "\n".join(
+        [
+            MADE,
+            "# Fault points\n",
+            "Places in the code that the simulator can make fail (`kvorum simulate`). A node that",
+            "serves never fails at one.\n",
+            "| Point | What happens there |",
             "| --- | --- |",
             *rows,
             "",

@@ -6,6 +6,7 @@ import pytest
 
 from kvorum.cli.main import run
 from kvorum.cli.outcome import OK, REFUSED
+from kvorum.faults import POINTS
 from kvorum.protocol import put
 
 
@@ -35,3 +36,14 @@ def test_a_failing_seed_is_printed_with_the_command_that_replays_it(
     said = capsys.readouterr().err
     assert "hollow ack" in said
     assert "replay it: kvorum simulate --seed" in said
+
+
+def test_points_that_no_seed_hits_are_named_and_may_be_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(POINTS, "nowhere.at_all", "nothing asks for it")
+    several = ["simulate", "--seeds", "2", "--from", "40", "--processes", "1"]
+    assert run(several) == OK
+    assert "nowhere.at_all" in capsys.readouterr().out
+    assert run([*several, "--require-points"]) == REFUSED
+    assert "never hit: " in capsys.readouterr().err

@@ -30,4 +30,5 @@ def test_every_promise_holds_in_every_seed() -> None:
     assert totals.operations >= OPERATIONS_MIN * totals.seeds
     assert totals.fault_count >= FAULTS_MIN * totals.seeds
     assert totals.inside * 2 >= totals.seeds, "half of the seeds leave every promise standing"
+    assert not totals.points_never_hit, "each fault point of the code is hit by some seed"
     assert totals.counts["put ok"] * 2 > totals.operations // 4, "clients are served at all"

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kvorum.cli.options import Json
 from kvorum.cli.outcome import CommandFailed
 from kvorum.cli.output import Output
+from kvorum.faults import POINTS
 from kvorum.simulator.run import Result, Totals, run_seed, run_seeds
 
 FAILURES_SHOWN = 20
@@ -33,6 +34,10 @@ def simulate(
     processes: Annotated[
         int, typer.Option(min=0, help="Processes at once; 0: one for each core.")
     ] = 0,
+    require_points: Annotated[
+        bool,
+        typer.Option("--require-points", help="Fail if a fault point of the code is never hit."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run simulated clusters with faults and clients, and check that every promise is kept.
@@ -49,6 +54,8 @@ def simulate(
     _show_many(out, totals, seconds)
     if totals.failed:
         raise CommandFailed(f"{len(totals.failed)} of {totals.seeds} seeds failed")
+    if require_points and totals.points_never_hit:
+        raise CommandFailed(f"never hit: {', '.join(totals.points_never_hit)}")
 
 
 def _run_many(
@@ -105,6 +112,7 @@ def _document(result: Result) -> dict[str, Any]:
         "operations": result.operations,
         "outcomes": result.counts,
         "faults": result.faults,
+        "fault_points": result.points,
         "counters": result.counters,
         "virtual_seconds": result.virtual_microseconds / 1e6,
         "inside_the_promise": result.inside,
@@ -122,6 +130,8 @@ def _show_many(out: Output, totals: Totals, seconds: float) -> None:
                 "operations": totals.operations,
                 "outcomes": totals.counts,
                 "faults": totals.faults,
+                "fault_points": totals.points,
+                "fault_points_never_hit": totals.points_never_hit,
                 "counters": totals.counters,
                 "virtual_hours": totals.virtual_hours,
                 "lost_outside_the_promise": totals.outside_promise,
@@ -132,6 +142,10 @@ def _show_many(out: Output, totals: Totals, seconds: float) -> None:
     out.table(
         ("fault", ">times"),
         [(kind, f"{count}") for kind, count in sorted(totals.faults.items())],
+    )
+    out.table(
+        ("fault point", ">hits"),
+        [(name, f"{totals.points.get(name, 0)}") for name in sorted(POINTS)],
     )
     out.table(
         ("outcome", ">times"),
@@ -146,3 +160,5 @@ def _show_many(out: Output, totals: Totals, seconds: float) -> None:
         f"{totals.outside_promise} writes lost outside the promise; promised writes lost, and "
         f"other failures: {len(totals.failed)} seeds"
     )
+    if totals.points_never_hit:
+        out.line(f"fault points never hit: {', '.join(totals.points_never_hit)}")

@@ -11,6 +11,7 @@ values; the driver empties them at the end of its turn.
 from typing import TYPE_CHECKING, Any
 
 from kvorum.counters import Counters
+from kvorum.faults import NO_FAULTS, Faults
 from kvorum.wire.link import Link
 from kvorum.wire.message import Message
 
@@ -39,6 +40,7 @@ class Environment:
     wall: int  # microseconds of the wall clock, set with ``now``
     random: "Random"
     counters: Counters
+    faults: Faults = NO_FAULTS  # where this world lets the node fail; the real one nowhere
     links: dict[int, Link]  # member -> link, for every other member of the topology
     large_links: dict[int, Link]
     large_bytes: int  # what is longer travels on the large links

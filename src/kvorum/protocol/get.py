@@ -115,6 +115,8 @@ class GetCoordinator(Asker):
                 missing -= 1
             if missing > 0:
                 self._judge()
+            elif self.env.faults.hit("get.hedge_at_once"):
+                self._ask_next()
         else:
             self._answer()
 
@@ -267,6 +269,8 @@ class GetCoordinator(Asker):
 
     def _repair(self, peer: int) -> None:
         env = self.env
+        if env.faults.hit("repair.drop"):
+            return
         owner = self.replicas.by_member[peer]
         env.counters.read_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)

@@ -69,6 +69,7 @@ class PutCoordinator(Asker):
 
     def start(self) -> None:
         """Ask the other owners; the own write counts already."""
+        self.env.faults.crash("put.before_replicate")
         sent = self.sent
         large = len(sent) > self.env.large_bytes
         entry = pack_put(self.key, sent, self.replicas.epoch, NO_GENERATION)

@@ -29,6 +29,7 @@ from kvorum.storage.store import Store
 from kvorum.wire.link import (
     ELSEWHERE,
     FAILED_HERE,
+    LATER,
     MALFORMED,
     NOT_TAKEN,
     OK,
@@ -39,6 +40,7 @@ from kvorum.wire.link import (
 
 RECORDS: Final = 1  # the first byte of every record's engine key; this node's own lie elsewhere
 NO_GENERATION: Final = 0  # no reap round has been entered yet
+NOT_NOW: Final = "ask again"  # the one cause that is gone by the next batch
 
 
 class Replica(Answers):
@@ -69,6 +71,8 @@ class Replica(Answers):
     def begin(self) -> None:
         """A batch follows: what holds for all of it is looked at once."""
         self._refusal = self._buffer.refusal
+        if not self._refusal and self._env.faults.hit("replica.answer_later"):
+            self._refusal = NOT_NOW
 
     def position(self) -> int:
         """Also where nothing changed: what is held may still be on its way to the disk."""
@@ -109,6 +113,9 @@ class Replica(Answers):
         return OK
 
     def _refuse(self, key: bytes) -> int:
+        if self._refusal == NOT_NOW:
+            self.payload = b""
+            return LATER
         self._env.counters.replica_refusals += 1
         if self._refusal:
             self.payload = self._refusal.encode()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvorum.simulator.disk import Disk
+from kvorum.simulator.points import SimulatedFaults
 from kvorum.simulator.process import Process
 from kvorum.storage.engine import EngineFull, StorageError
 from kvorum.storage.memory import MemoryEngine
@@ -67,6 +68,7 @@ class Machine:
         self.random = world.schedule.random_for(f"machine/{member}")
         self.disk = Disk()
         self.engine = SimulatedEngine(durable=True)
+        self.faults = SimulatedFaults(self)
         self.process: Process | None = None
         self.wanted = True  # it shall run; after a death somebody starts it again
         self.paused = False
@@ -117,6 +119,7 @@ class Machine:
                 draw=self.draw,
                 freeze_bytes=plan.freeze_bytes,
                 limit_bytes=plan.limit_bytes,
+                faults=self.faults,
             )
         except OSError as error:
             self.tell(f"cannot start: {error}")
@@ -137,6 +140,12 @@ class Machine:
     def kill(self) -> None:
         """The process dies at once; what it wrote to its files stays."""
         self._end(power=False)
+
+    def restart_if_failed(self) -> None:
+        """Somebody has seen that the node will not go on."""
+        if self.process is not None and self.process.store.failed:
+            self.kill()
+        self.start()
 
     def lose_power(self) -> None:
         """The machine stops; what was not synced is gone, in whole or in part."""

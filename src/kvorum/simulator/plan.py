@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from kvorum.config import NodeConfig
+from kvorum.faults import POINTS
 from kvorum.model.quorum import Durability
 
 # Faults that leave every promise standing, and those that may not.
@@ -21,6 +22,7 @@ INSIDE: Final = (
 OUTSIDE: Final = ("wiped_disk", "rolled_back_disk", "rot", "clock_far_off")
 
 SECOND: Final = 1_000_000
+LIVE_SHARE: Final = 0.25  # of all fault points, in each seed
 MEMBERS: Final = (3, 3, 3, 3, 4, 5, 5, 6, 7, 1, 2)
 
 
@@ -63,6 +65,7 @@ class Plan:
     inside: bool  # only faults that leave every promise standing
     kinds: tuple[str, ...] = field(default=())
     faults: int = 0
+    points: tuple[str, ...] = ()  # fault points that are live
     timer_slack: int = 0  # how much later than asked for timers fire, as on a busy machine
     steady: bool = False  # every delay is the same, and no chunk is split: for golden scripts
 
@@ -82,6 +85,7 @@ class Plan:
             f"{self.members} members, n={self.n}, {self.partitions} partitions, {self.clients} "
             f"clients, {self.keys} keys, {self.operations} operations; {tables}; faults: "
             f"{self.faults} of {' '.join(self.kinds)}"
+            + (f"; points: {' '.join(self.points)}" if self.points else "")
         )
 
 
@@ -119,6 +123,9 @@ def draw_plan(seed: int) -> Plan:
         timer_slack=random.choice((0, 5_000, 20_000, 20_000)),
     )
     _draw_faults(plan, random)
+    plan.points = tuple(
+        name for name in POINTS if Random(f"{seed}/point/{name}").random() < LIVE_SHARE
+    )
     return plan
 
 

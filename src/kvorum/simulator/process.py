@@ -60,6 +60,7 @@ class SimulatedEnvironment(Environment):
         self.wall = machine.wall()
         self.random = machine.random
         self.counters = Counters()
+        self.faults = machine.faults
         self.large_bytes = process.config.large_bytes
         self.links: dict[int, Link] = {}
         self.large_links: dict[int, Link] = {}

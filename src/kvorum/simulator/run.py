@@ -13,6 +13,7 @@ from typing import Final
 
 from kvorum.client.requests import Get, Request, Waiter, ask_create, ask_drop
 from kvorum.errors import UnknownTable
+from kvorum.faults import POINTS
 from kvorum.simulator.faults import strike
 from kvorum.simulator.plan import SECOND, Plan, TablePlan, draw_plan
 from kvorum.simulator.trace import Trace
@@ -36,6 +37,7 @@ class Result:
     digest: str
     operations: int
     faults: dict[str, int]
+    points: dict[str, int]  # fault points hit
     counts: dict[str, int]
     counters: dict[str, int]
     virtual_microseconds: int
@@ -57,6 +59,7 @@ class Totals:
     virtual_microseconds: int = 0
     outside_promise: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    points: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     failed: list[Result] = field(default_factory=list)
@@ -70,6 +73,7 @@ class Totals:
         self.outside_promise += result.outside_promise
         for total, part in (
             (self.faults, result.faults),
+            (self.points, result.points),
             (self.counts, result.counts),
             (self.counters, result.counters),
         ):
@@ -77,6 +81,10 @@ class Totals:
                 total[name] = total.get(name, 0) + count
         if result.failures:
             self.failed.append(result)
+
+    @property
+    def points_never_hit(self) -> list[str]:
+        return [name for name in POINTS if name not in self.points]
 
     @property
     def fault_count(self) -> int:
@@ -125,7 +133,7 @@ class Run:
         world.stop()
         return Result(
             self.plan.seed, world.failures, self.trace.digest, world.operations, world.faults,
-            world.counts, world.counters, world.schedule.now, world.schedule.events,
+            world.points, world.counts, world.counters, world.schedule.now, world.schedule.events,
             self.plan.inside, self._outside, self.plan.describe(), self.trace.text(),
         )  # fmt: skip
 
@@ -136,6 +144,7 @@ class Run:
         self._make_tables()
         clients = [world.add_client() for _ in range(self.plan.clients)]
         begin = world.schedule.now
+        world.points_open = True
         self._schedule_work(clients, begin)
         self._schedule_faults(begin)
         doomed = [table for table in self.plan.tables if table.doomed]

@@ -36,6 +36,8 @@ class World:
         self.counts: dict[str, int] = {}
         self.counters: dict[str, int] = {}  # of all processes, summed up
         self.faults: dict[str, int] = {}
+        self.points: dict[str, int] = {}  # fault points, and how often each was hit
+        self.points_open = False  # they are only hit while clients work
         self.operations = 0
         self.struck = False  # some fault has happened
         self.network = Network(self.schedule, plan.delay, plan.jitter, plan.steady)
@@ -87,6 +89,12 @@ class World:
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
 
+    def note_point(self, name: str, machine: str) -> None:
+        """A fault point is hit."""
+        self.struck = True
+        self.points[name] = self.points.get(name, 0) + 1
+        self.schedule.tell(f"fault point {name}: {machine}")
+
     def add_counters(self, counters: Counters) -> None:
         for name, count in counters.snapshot().items():
             self.counters[name] = self.counters.get(name, 0) + count
@@ -108,6 +116,7 @@ class World:
     def heal(self) -> None:
         """Undo every fault and have every machine run."""
         self.schedule.tell("everything is healed")
+        self.points_open = False
         for number in list(self._healers):
             self._heal_one(number)
         for machine in self.machines.values():

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
+from kvorum.faults import NO_FAULTS, Faults
 from kvorum.storage.filesystem import FileSystem, LogFile
 from kvorum.storage.replay import (
     DELETE,
@@ -94,11 +95,13 @@ class Log:
         data_id: bytes,
         draw: Callable[[int], bytes],
         found: Replayed,
+        faults: Faults = NO_FAULTS,
     ) -> None:
         """Begin a new segment behind what a replay found. Raises `OSError`."""
         self._system = system
         self._data_id = data_id
         self._draw = draw
+        self._faults = faults
         self.pending: list[bytes] = []  # header, key, value of each entry; written by the buffer
         self.written_position = found.position
         self.durable_position = found.position  # Replay has synced what it kept.
@@ -157,6 +160,8 @@ class Log:
         first = self.written_position + 1
         frame = _pack_frame(FRAME_MAGIC, len(body), crc, first, self.durable_position, count) + body
         try:
+            if self._faults.hit("log.write_refused"):
+                raise OSError("a fault point")
             self._file.append(frame)
         except OSError as error:
             self._take_back(error)
@@ -188,6 +193,8 @@ class Log:
     def finish_sync(self, ticket: SyncTicket, error: str) -> None:
         """Take the result of a ticket's run; ``error`` is empty if it went well."""
         self._in_flight = False
+        if not error and self._faults.hit("log.sync_fails"):
+            error = "a fault point"
         if error:
             self.failed = f"the log could not be synced: {error}"
             return

@@ -18,6 +18,7 @@ from zlib import crc32
 
 import msgspec
 
+from kvorum.faults import NO_FAULTS, Faults
 from kvorum.storage.buffer import DEFAULT_FREEZE_BYTES, DEFAULT_LIMIT_BYTES, Buffer, pack_crc
 from kvorum.storage.commit import drain, sync_now
 from kvorum.storage.engine import Engine, EngineFull
@@ -206,6 +207,7 @@ def open_store(
     draw: Draw,
     freeze_bytes: int = DEFAULT_FREEZE_BYTES,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    faults: Faults = NO_FAULTS,
 ) -> Store:
     """Open what a data directory and an engine hold; without files, a volatile store.
 
@@ -229,7 +231,7 @@ def open_store(
         )
     buffer = Buffer(engine, None, freeze_bytes, limit_bytes)
     try:
-        return _open_durable(buffer, files, cluster_id, member_id, member_name, draw)
+        return _open_durable(buffer, files, cluster_id, member_id, member_name, draw, faults)
     except OSError as error:
         if error.errno not in (EACCES, EPERM, EROFS):
             raise
@@ -256,6 +258,7 @@ def _open_durable(
     member_id: int,
     name: str,
     draw: Draw,
+    faults: Faults,
 ) -> Store:
     found = read_identity(files)
     engine_identity = _engine_identity_of(buffer.engine)
@@ -285,7 +288,7 @@ def _open_durable(
         identity = msgspec.structs.replace(identity, store=draw(8).hex())
     consume_clean_stop(files)
     write_identity(files, identity)
-    buffer.attach(Log(files, identity.data_id, draw, replayed))
+    buffer.attach(Log(files, identity.data_id, draw, replayed, faults))
     _settle_engine(buffer, identity)
     return Store(buffer, files, identity, draw, marker, replayed.cut_bytes)
 
