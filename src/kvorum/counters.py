@@ -2,6 +2,11 @@
 
 Each node has one ``Counters`` of its own, handed to whoever counts; nothing here is global.
 Every name has its meaning beside it, and the reference page of counters is made from these.
+
+Beside the plain counts stand those of each table and operation: how many requests were refused
+or in doubt, and how long each answered one took. Counting one costs its coordinator a look into
+a table of bytes and one increment in a list, so the durations lie in buckets: 64 us wide at
+first, then four to an octave.
 """
 
 from typing import Final
@@ -41,11 +46,64 @@ MEANINGS: Final[dict[str, str]] = {
     "dropped_records": "records removed because their table was dropped",
 }
 
+_STEP_BITS: Final = 6
+_OVERFLOW: Final = 72
+# Where the buckets of durations end, in microseconds, the end not included; the last has none.
+DURATION_BOUNDS: Final = tuple(
+    (index + 1) << _STEP_BITS if index < 4 else ((index & 3) + 5) << (_STEP_BITS + (index >> 2) - 1)
+    for index in range(_OVERFLOW)
+)
+
+
+def bucket_of(duration: int) -> int:
+    """The bucket of a duration in microseconds. Coordinators look it up in ``BUCKETS``."""
+    steps = duration >> _STEP_BITS
+    shift = steps.bit_length() - 3
+    if shift <= 0:
+        return steps
+    return min((shift << 2) + (steps >> shift), _OVERFLOW)
+
+
+BUCKETS: Final = bytes(bucket_of(steps << _STEP_BITS) for steps in range(4096))
+BUCKETS_END: Final = len(BUCKETS) << _STEP_BITS  # what lasted longer is asked of ``bucket_of``
+
+
+class OperationCounts:
+    """What became of one operation on one table here."""
+
+    __slots__ = ("durations", "refused", "unknown")
+
+    def __init__(self) -> None:
+        self.durations = [0] * (_OVERFLOW + 1)  # of what was answered ok; bucket -> how many
+        self.refused = 0
+        self.unknown = 0
+
+
+class TableCounts:
+    """What became of the requests for one table that were coordinated here."""
+
+    __slots__ = ("delete", "get", "put")
+
+    def __init__(self) -> None:
+        self.get = OperationCounts()
+        self.put = OperationCounts()
+        self.delete = OperationCounts()
+
+
+class TablesCounts(dict[bytes, TableCounts]):
+    """Those of all tables, by table id; ask only for ids of tables that there are."""
+
+    __slots__ = ()
+
+    def __missing__(self, table_id: bytes) -> TableCounts:
+        counts = self[table_id] = TableCounts()
+        return counts
+
 
 class Counters:
     """One node's counts, by attribute."""
 
-    __slots__ = tuple(MEANINGS)
+    __slots__ = (*MEANINGS, "tables")
 
     puts: int
     gets: int
@@ -83,6 +141,7 @@ class Counters:
     def __init__(self) -> None:
         for name in MEANINGS:
             setattr(self, name, 0)
+        self.tables = TablesCounts()
 
     def snapshot(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in MEANINGS}

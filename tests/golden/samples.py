@@ -32,6 +32,7 @@ from kvorum.wire.messages import (
     Hello,
     LocalRead,
     LocalRecord,
+    OperationStatus,
     PeerStatus,
     Ping,
     Pong,
@@ -151,6 +152,7 @@ CONTROL_MESSAGES: list[Control] = [
         15, 1, "a", "kvorum 0.1", 1, b"cluster!", 4, b"store 01", 3, True, 5_000_000, "lmdb",
         False, True, "", 1024, 1024, 3, 2, 17, 65_536, -250,
         [PeerStatus(2, "b", True, False, 300, -20, 4_096)], {"puts": 5},
+        [OperationStatus("default", "put", 1, 2, [0, 300, 7])],
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
     ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
@@ -226,10 +228,20 @@ def batch_frames() -> dict[str, bytes]:
     return {"batch": batch, "probe": probe, "answers": answers, "mark": mark}
 
 
+# Messages that have grown at their end: which form of them the sample is. What is kept of the
+# earlier ones is still read.
+FORMS: dict[type, int] = {StatusAnswer: 2}
+
+
+def _message_name(message: object) -> str:
+    form = FORMS.get(type(message), 1)
+    return type(message).__name__ + (f"-{form}" if form > 1 else "")
+
+
 def samples() -> dict[str, bytes]:
     """Every sample by its name, ``kind/name``."""
-    messages = {type(each).__name__: encode_message(each) for each in HANDSHAKE}
-    messages |= {type(each).__name__: encode_message(each) for each in CONTROL_MESSAGES}
+    messages = {_message_name(each): encode_message(each) for each in HANDSHAKE}
+    messages |= {_message_name(each): encode_message(each) for each in CONTROL_MESSAGES}
     kinds = {
         "message": messages,
         "request": request_frames(),

@@ -10,6 +10,7 @@ count, and another owner is asked instead. (Dynamo paper, sections 4.5 and 5.)
 from struct import error as StructError
 from typing import Final
 
+from kvorum.counters import BUCKETS, BUCKETS_END, OperationCounts, bucket_of
 from kvorum.model.context import context_of_record
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.quorum import Resolution
@@ -63,15 +64,15 @@ class GetCoordinator(Asker):
     """
 
     __slots__ = (
-        "answered", "answered_mask", "asked", "client", "env", "failed", "judges_expiry", "key",
-        "mender", "merged", "order", "own", "partition_key", "r", "reader", "replicas",
-        "request", "resolution", "started_at", "versions", "watch",
+        "answered", "answered_mask", "asked", "client", "counts", "env", "failed",
+        "judges_expiry", "key", "mender", "merged", "order", "own", "partition_key", "r",
+        "reader", "replicas", "request", "resolution", "started_at", "versions", "watch",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
         partition_key: bytes, replicas: ReplicaSet, r: int, resolution: int, mender: Mender,
-        watch: RepairWatch, reader: Reader | None, judges_expiry: bool,
+        watch: RepairWatch, reader: Reader | None, judges_expiry: bool, counts: OperationCounts,
     ) -> None:  # fmt: skip
         self.wants_disk = False
         self.env = env
@@ -86,6 +87,7 @@ class GetCoordinator(Asker):
         self.watch = watch
         self.reader = reader
         self.judges_expiry = judges_expiry
+        self.counts = counts
         self.started_at = env.now
         self.answered = False
         self.merged = EMPTY  # what is known so far; empty: no record anywhere yet
@@ -211,6 +213,7 @@ class GetCoordinator(Asker):
             self.reader.on_read_failed(QUORUM_NOT_MET, text)
         else:
             self.env.counters.gets_refused += 1
+            self.counts.refused += 1
             self.client.in_flight -= 1
             if not self.client.closed:
                 self.client.send(refused_frame(self.request, QUORUM_NOT_MET, text))
@@ -221,7 +224,12 @@ class GetCoordinator(Asker):
         if self.reader is not None:
             self.reader.on_read(self.merged)
         else:
-            self.env.counters.gets_ok += 1
+            env = self.env
+            env.counters.gets_ok += 1
+            took = env.now - self.started_at
+            self.counts.durations[
+                BUCKETS[took >> 6] if took < BUCKETS_END else bucket_of(took)
+            ] += 1
             self.client.in_flight -= 1
             if not self.client.closed:
                 self._answer_client()

@@ -6,9 +6,11 @@ says who does not answer; it changes nothing anywhere.
 
 from typing import Final
 
+from kvorum.counters import Counters, OperationCounts
 from kvorum.model.hashing import SPACE_RECORDS, TABLE_ID_BYTES, engine_key
 from kvorum.model.holding import own_dot, record_of
 from kvorum.model.ring import Ring
+from kvorum.model.tables import TableRegistry
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
@@ -19,6 +21,7 @@ from kvorum.wire.messages import (
     ExplainQuery,
     LocalRead,
     LocalRecord,
+    OperationStatus,
 )
 from kvorum.wire.requests import BAD_REQUEST
 
@@ -116,3 +119,28 @@ class Inspection:
         del self._gathering[explanation.number]
         if not explanation.client.closed:
             explanation.client.send(encode(explanation.answer))
+
+
+def operation_statuses(counters: Counters, registry: TableRegistry) -> list[OperationStatus]:
+    """What was counted by operation for each table that there still is, without what never was."""
+    found = []
+    for table in registry.tables():
+        if table.id not in counters.tables:
+            continue
+        counts = counters.tables[table.id]
+        for operation, of_it in (
+            ("get", counts.get),
+            ("put", counts.put),
+            ("delete", counts.delete),
+        ):
+            status = _operation_status(table.name, operation, of_it)
+            if status.refused or status.unknown or status.durations:
+                found.append(status)
+    return found
+
+
+def _operation_status(table: str, operation: str, counts: OperationCounts) -> OperationStatus:
+    durations = counts.durations[:]
+    while durations and not durations[-1]:
+        durations.pop()
+    return OperationStatus(table, operation, counts.refused, counts.unknown, durations)

@@ -11,13 +11,12 @@ from typing import Final
 
 from kvorum.config import NodeConfig
 from kvorum.model.clock import HybridClock
-from kvorum.model.merkle import Trees
 from kvorum.model.quorum import Resolution
 from kvorum.model.ring import Ring
 from kvorum.model.topology import encode_topology
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
-from kvorum.protocol.inspection import Inspection
+from kvorum.protocol.inspection import Inspection, operation_statuses
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.peering import Peering
 from kvorum.protocol.replica import Replica
@@ -80,7 +79,6 @@ class Node:
         "_config", "_drop_armed", "_every", "_lease_pending", "_ping_interval", "_started_at",
         "_sweep_armed", "clock", "env", "forwarder", "inspection", "me", "minter", "name",
         "peering", "replica", "requests", "ring", "software", "store", "tables", "timers",
-        "trees",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +99,6 @@ class Node:
         self.timers = Timers()
         self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
         self._lease_pending: tuple[int, int] | None = None  # log position, lease
-        self.trees = Trees(ring.partitions)
         self.minter = Minter(env, store, self.clock)
         self.peering = Peering(env, store, self.minter, ring, config, me, member.name, software)
         self.tables = Tables(env, store, ring, self.timers, me, self._tick)
@@ -379,4 +376,5 @@ class Node:
             clock_offset=self.peering.clock_offset,
             peers=peers,
             counters=env.counters.snapshot(),
+            operations=operation_statuses(env.counters, self.tables.registry),
         )

@@ -15,6 +15,7 @@ makes the others wait for it.)
 
 from typing import Final
 
+from kvorum.counters import BUCKETS, BUCKETS_END, OperationCounts, bucket_of
 from kvorum.model.context import context_of_record, context_of_seen
 from kvorum.model.quorum import ENOUGH, NEVER, put_verdict
 from kvorum.model.record import LWW
@@ -36,15 +37,15 @@ class PutCoordinator(Asker):
     """
 
     __slots__ = (
-        "acked", "answered", "client", "disk_needed", "dot", "env", "failed", "key", "level",
-        "lost", "on_disk_mask", "record", "replicas", "request", "sent", "started_at",
+        "acked", "answered", "client", "counts", "disk_needed", "dot", "env", "failed", "key",
+        "level", "lost", "on_disk_mask", "record", "replicas", "request", "sent", "started_at",
         "value_clock", "w",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
         replicas: ReplicaSet, w: int, disk_needed: int, level: int,
-        record: bytes, sent: bytes, dot: bytes, value_clock: int,
+        record: bytes, sent: bytes, dot: bytes, value_clock: int, counts: OperationCounts,
     ) -> None:  # fmt: skip
         """The dot is minted. ``level`` is that of acks without a mark."""
         self.wants_disk = disk_needed > 0
@@ -60,6 +61,7 @@ class PutCoordinator(Asker):
         self.sent = sent  # the holding as it travels
         self.dot = dot
         self.value_clock = value_clock
+        self.counts = counts
         self.started_at = env.now
         self.acked = replicas.my_bit
         self.on_disk_mask = 0
@@ -180,7 +182,10 @@ class PutCoordinator(Asker):
 
     def _answer_ok(self) -> None:
         self.answered = True
-        self.env.counters.puts_ok += 1
+        env = self.env
+        env.counters.puts_ok += 1
+        took = env.now - self.started_at
+        self.counts.durations[BUCKETS[took >> 6] if took < BUCKETS_END else bucket_of(took)] += 1
         client = self.client
         client.in_flight -= 1
         if client.closed:
@@ -198,6 +203,7 @@ class PutCoordinator(Asker):
     def _answer_unknown(self, why: str) -> None:
         self.answered = True
         self.env.counters.puts_unknown += 1
+        self.counts.unknown += 1
         self.client.in_flight -= 1
         if self.client.closed:
             return

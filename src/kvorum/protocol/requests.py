@@ -9,6 +9,7 @@ from collections import deque
 from typing import Final
 
 from kvorum.config import NodeConfig
+from kvorum.counters import OperationCounts
 from kvorum.model.context import context_of_record
 from kvorum.model.hashing import TableLocator
 from kvorum.model.quorum import Resolution, disk_acks_needed, put_shortage, shortage_text
@@ -120,7 +121,7 @@ class Requests(Finisher):
             raise FrameInvalid("a put is cut short")
         table = self._registry.live(table_id)
         if table is None:
-            self._refuse_put(client, request, UNKNOWN_TABLE, _no_table(table_id))
+            self._refuse_put(client, head, UNKNOWN_TABLE, _no_table(table_id))
             return
         config = self._config
         if (
@@ -130,7 +131,7 @@ class Requests(Finisher):
             or context_length > config.context_bytes_max
         ):
             text = self._size_problem(key_length, sort_length, context_length, value_bytes)
-            self._refuse_put(client, request, TOO_LARGE, text)
+            self._refuse_put(client, head, TOO_LARGE, text)
             return
         if (
             not key_length
@@ -140,7 +141,7 @@ class Requests(Finisher):
             or (flags & TOMBSTONE and value_bytes)
         ):
             text = self._put_problem(key_length, w, durability, ttl)
-            self._refuse_put(client, request, BAD_REQUEST, text)
+            self._refuse_put(client, head, BAD_REQUEST, text)
             return
         partition_key = payload[PUT_HEAD_BYTES:key_end]
         key = self._locate(table_id, partition_key, payload[key_end:sort_end])
@@ -148,11 +149,11 @@ class Requests(Finisher):
         if not replicas.my_bit:
             self._forward(client, request, flags, payload, replicas)
             return
-        if not self._is_new(client, request, client_id, counter, first_sent, lowest_open):
+        if not self._is_new(client, head, client_id, counter, first_sent, lowest_open):
             return
         if self._is_full(client):
             self._env.counters.overloads += 1
-            self._refuse_put(client, request, OVERLOADED, "too many requests are in flight here")
+            self._refuse_put(client, head, OVERLOADED, "too many requests are in flight here")
             return
         client.in_flight += 1
         if flags & READ_FIRST and not context_length:
@@ -188,7 +189,7 @@ class Requests(Finisher):
         return "a delete carries no value"
 
     def _is_new(
-        self, client: ClientPort, request: int, client_id: bytes, counter: int, first_sent: int,
+        self, client: ClientPort, head: PutHead, client_id: bytes, counter: int, first_sent: int,
         lowest_open: int,
     ) -> bool:  # fmt: skip
         """Judge the put's id; False if that has answered the request, or taken it up again."""
@@ -196,15 +197,15 @@ class Requests(Finisher):
         if known is not None and known is not SETTLED:
             assert isinstance(known, PutCoordinator)
             self._env.counters.retries_known += 1
-            self._resume(client, request, known)
+            self._resume(client, head[3], known)
             return False
         age = self._peering.steady - first_sent
         if age > self._retry_window or known is SETTLED:
-            self._answer_too_late(client, request)
+            self._answer_too_late(client, head)
             return False
         if age < -self._retry_window:
             text = "the put's id comes from the future; connect again to learn this node's clock"
-            self._refuse_put(client, request, BAD_REQUEST, text)
+            self._refuse_put(client, head, BAD_REQUEST, text)
             return False
         return True
 
@@ -234,7 +235,7 @@ class Requests(Finisher):
             disk_needed and put_shortage(able, replicas.volatile, w, disk_needed)
         ):
             text = shortage_text(able, replicas.volatile, w, disk_needed)
-            self._give_up_put(client, request, QUORUM_NOT_MET, text)
+            self._give_up_put(client, head, QUORUM_NOT_MET, text)
             return
         if self._env.now != self._refusal_at:
             # Once a turn: what a turn can add to the overlay is bounded.
@@ -246,7 +247,7 @@ class Requests(Finisher):
             refusal = ""
         if refusal:
             self._env.counters.overloads += 1
-            self._give_up_put(client, request, OVERLOADED, f"{refusal}; nothing was written")
+            self._give_up_put(client, head, OVERLOADED, f"{refusal}; nothing was written")
             return
         value_at = PUT_HEAD_BYTES + key_length + sort_length + context_length
         minter = self._minter
@@ -261,12 +262,12 @@ class Requests(Finisher):
             code = OVERLOADED
             minter.refusal = f"this node's data directory cannot be written: {error}"
         if code != MINTED:
-            self._give_up_put(client, request, code, minter.refusal)
+            self._give_up_put(client, head, code, minter.refusal)
             return
         put = PutCoordinator(
             self._env, client, request, key, replicas, w, disk_needed,
             LEVEL_OS if durability else LEVEL_MEMORY,
-            minter.record, minter.sent, minter.dot, minter.value_clock,
+            minter.record, minter.sent, minter.dot, minter.value_clock, self._counts_of(head),
         )  # fmt: skip
         self.ledger.add(client_id, counter, put, self._env.now)
         opened = self.open
@@ -288,16 +289,17 @@ class Requests(Finisher):
             return "too many puts are remembered for clients that never settle them"
         return ""
 
-    def _give_up_put(self, client: ClientPort, request: int, code: int, text: str) -> None:
+    def _give_up_put(self, client: ClientPort, head: PutHead, code: int, text: str) -> None:
         client.in_flight -= 1
-        self._refuse_put(client, request, code, text)
+        self._refuse_put(client, head, code, text)
 
-    def _answer_too_late(self, client: ClientPort, request: int) -> None:
+    def _answer_too_late(self, client: ClientPort, head: PutHead) -> None:
         """Whether this put was ever written here nobody can tell any more."""
         self._env.counters.retries_expired += 1
         self._env.counters.puts_unknown += 1
+        self._counts_of(head).unknown += 1
         text = "this put's id is older than this node remembers; read the key"
-        client.send(unknown_frame(request, text))
+        client.send(unknown_frame(head[3], text))
 
     def finish_delete(self, delete: DeleteCoordinator, record: bytes) -> None:
         """The read of a delete is done: put the tombstone over what it found."""
@@ -310,11 +312,11 @@ class Requests(Finisher):
             if isinstance(known, PutCoordinator):
                 self._resume(client, request, known)
             else:
-                self._answer_too_late(client, request)
+                self._answer_too_late(client, head)
             return
         table = self._registry.live(head[11])
         if table is None:
-            self._give_up_put(client, request, UNKNOWN_TABLE, _no_table(head[11]))
+            self._give_up_put(client, head, UNKNOWN_TABLE, _no_table(head[11]))
             return
         key = delete.key
         context = context_of_record(key, record, highest_clock(record)) if record else b""
@@ -322,8 +324,14 @@ class Requests(Finisher):
         replicas = self.replica_sets.of(key)
         self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
+    def _counts_of(self, head: PutHead) -> OperationCounts:
+        """Where a put or delete for a table that there is gets counted."""
+        counts = self._env.counters.tables[head[11]]
+        return counts.delete if head[1] & TOMBSTONE else counts.put
+
     def refuse_delete(self, delete: DeleteCoordinator, code: int, text: str) -> None:
-        self._give_up_put(delete.client, delete.request, code, f"{text}; nothing was written")
+        head: PutHead = unpack_put(delete.payload, 0)
+        self._give_up_put(delete.client, head, code, f"{text}; nothing was written")
 
     # Gets.
 
@@ -338,17 +346,17 @@ class Requests(Finisher):
             raise FrameInvalid("a get is cut short")
         table = self._registry.live(table_id)
         if table is None:
-            self._refuse_get(client, request, UNKNOWN_TABLE, _no_table(table_id))
+            self._refuse_get(client, request, UNKNOWN_TABLE, _no_table(table_id), table_id)
             return
         config = self._config
         if key_length > config.partition_key_bytes_max or sort_length > config.sort_key_bytes_max:
             text = self._size_problem(key_length, sort_length, 0, 0)
-            self._refuse_get(client, request, TOO_LARGE, text)
+            self._refuse_get(client, request, TOO_LARGE, text, table_id)
             return
         if not key_length or r > self._n:
             text = f"r={r}: must lie between 1 and n={self._n}"
             text = text if key_length else "the partition key is empty"
-            self._refuse_get(client, request, BAD_REQUEST, text)
+            self._refuse_get(client, request, BAD_REQUEST, text, table_id)
             return
         partition_key = payload[GET_HEAD_BYTES:key_end]
         key = self._locate(table_id, partition_key, payload[key_end:])
@@ -358,7 +366,8 @@ class Requests(Finisher):
             return
         if self._is_full(client):
             counters.overloads += 1
-            self._refuse_get(client, request, OVERLOADED, "too many requests are in flight here")
+            text = "too many requests are in flight here"
+            self._refuse_get(client, request, OVERLOADED, text, table_id)
             return
         client.in_flight += 1
         self._begin_get(client, request, key, partition_key, replicas, r or table.r, table, None)
@@ -370,7 +379,7 @@ class Requests(Finisher):
         get = GetCoordinator(
             self._env, client, request, key, partition_key, replicas,
             min(r, len(replicas.owners)), int(table.resolution), self._own_copy, self._watch,
-            reader, not self.clock_is_off,
+            reader, not self.clock_is_off, self._env.counters.tables[table.id].get,
         )  # fmt: skip
         opened = self.open
         while opened and opened[0].answered:
@@ -420,12 +429,18 @@ class Requests(Finisher):
             self._looked_at = self._env.now
             self.open = deque(request for request in self.open if not request.answered)
 
-    def _refuse_put(self, client: ClientPort, request: int, code: int, text: str) -> None:
+    def _refuse_put(self, client: ClientPort, head: PutHead, code: int, text: str) -> None:
         self._env.counters.puts_refused += 1
-        client.send(refused_frame(request, code, text))
+        if code != UNKNOWN_TABLE:
+            self._counts_of(head).refused += 1
+        client.send(refused_frame(head[3], code, text))
 
-    def _refuse_get(self, client: ClientPort, request: int, code: int, text: str) -> None:
+    def _refuse_get(
+        self, client: ClientPort, request: int, code: int, text: str, table_id: bytes
+    ) -> None:
         self._env.counters.gets_refused += 1
+        if code != UNKNOWN_TABLE:
+            self._env.counters.tables[table_id].get.refused += 1
         client.send(refused_frame(request, code, text))
 
     # Time and disks.

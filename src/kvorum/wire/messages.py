@@ -222,6 +222,16 @@ class PeerStatus(msgspec.Struct, array_like=True, gc=False):
     queued_bytes: int
 
 
+class OperationStatus(msgspec.Struct, array_like=True, gc=False):
+    """What became of one operation on one table where it was coordinated, since the start."""
+
+    table: str
+    operation: str  # "get", "put" or "delete"
+    refused: int
+    unknown: int
+    durations: list[int]  # of those answered ok, by bucket as in counters.py; no zeros at the end
+
+
 class StatusAnswer(Message, tag=30):
     request: int
     member: int
@@ -247,6 +257,7 @@ class StatusAnswer(Message, tag=30):
     clock_offset: int  # microseconds that this clock is off the median of its peers
     peers: list[PeerStatus]
     counters: dict[str, int]
+    operations: list[OperationStatus] = []  # those that occurred
 
 
 class ExplainQuery(Message, tag=31):

@@ -9,7 +9,15 @@ import pytest
 
 from kvorum.model.tables import TableSettings
 from kvorum.wire import kinds, link, requests
-from kvorum.wire.messages import Control, Hello, PeerStatus, Reject, StoreStart, Welcome
+from kvorum.wire.messages import (
+    Control,
+    Hello,
+    OperationStatus,
+    PeerStatus,
+    Reject,
+    StoreStart,
+    Welcome,
+)
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "formats" / "wire.md"
 TEXT = PAGE.read_text()
@@ -26,7 +34,7 @@ def test_a_message_has_its_row(message: type[msgspec.Struct]) -> None:
     assert row in TEXT.splitlines(), f"write this row into {PAGE.name}: {row}"
 
 
-@pytest.mark.parametrize("struct", [StoreStart, PeerStatus, TableSettings])
+@pytest.mark.parametrize("struct", [StoreStart, OperationStatus, PeerStatus, TableSettings])
 def test_a_nested_struct_has_its_row(struct: type[msgspec.Struct]) -> None:
     row = f"| `{struct.__name__}` | {fields_of(struct)} |"
     assert row in TEXT.splitlines(), f"write this row into {PAGE.name}: {row}"
