@@ -13,6 +13,7 @@ from benchmarks.cases import Repeat, case, repeated
 from kvorum.model.context import check_context, context_of_record, same_seen
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
+from kvorum.model.merkle import LEAVES, Trees
 from kvorum.model.record import first_record, next_record, pack_value, supersedes
 from kvorum.model.siblings import merge, seen_of, update
 from kvorum.model.tables import DEFAULT_TABLE_ID
@@ -114,6 +115,17 @@ def holdings() -> Iterator[Repeat]:
 @case("model", "record out of a holding")
 def records_of_holdings() -> Iterator[Repeat]:
     yield repeated(record_of, HOLDING)
+
+
+@case("model", "hash tree, change of a record")
+def tree_changes() -> Iterator[Repeat]:
+    newer = pack_holding(NO_OWN, PARTITION_KEY, NEWER)
+    yield repeated(Trees(1024).change, KEY, HOLDING, newer)
+
+
+@case("model", "hash tree, digest of all leaves")
+def tree_digests() -> Iterator[Repeat]:
+    yield repeated(Trees(1024).digest, [(0, LEAVES)])
 
 
 @case("wire", "frame read, of 64 that arrive together", BATCH)
