@@ -44,6 +44,9 @@ MEANINGS: Final[dict[str, str]] = {
     "peer_connects": "connections to peers made",
     "peer_losses": "connections to peers lost",
     "dropped_records": "records removed because their table was dropped",
+    "stale_generations": "records refused because they were read under an older reap generation",
+    "partitions_set_aside": "partitions whose copy was behind a reap and has been set aside",
+    "records_set_aside": "records and hints in them",
 }
 
 _STEP_BITS: Final = 6
@@ -137,6 +140,9 @@ class Counters:
     peer_connects: int
     peer_losses: int
     dropped_records: int
+    stale_generations: int
+    partitions_set_aside: int
+    records_set_aside: int
 
     def __init__(self) -> None:
         for name in MEANINGS:

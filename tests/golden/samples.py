@@ -52,6 +52,7 @@ from kvorum.wire.messages import (
     TopologyQuery,
     Welcome,
 )
+from kvorum.wire.reaping_messages import GenerationQuery, GenerationState, GenerationStates
 
 WALL = 1_700_000_000_000_000
 TABLE = b"table id"
@@ -156,6 +157,9 @@ CONTROL_MESSAGES: list[Control] = [
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
     ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
+    GenerationStates([(3, 5 << 16 | 2, 4 << 16 | 1)], b"\x06"),
+    GenerationQuery(3),
+    GenerationState(3, 5 << 16 | 2, 4 << 16 | 1, False),
 ]  # fmt: skip
 
 

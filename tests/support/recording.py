@@ -41,6 +41,7 @@ from kvorum.wire.link import (
 )
 from kvorum.wire.message import Message
 from kvorum.wire.messages import Control
+from kvorum.wire.reaping_messages import GenerationStates
 from kvorum.wire.requests import DEFAULT, get_frame, put_frame, unpack_request_number
 from tests.support.members import some_topology
 
@@ -250,9 +251,10 @@ class OneNode:
 
     def __init__(
         self, me: int = 1, count: int = 3, n: int = 3, durable: bool = True,
-        config: NodeConfig | None = None, topology: Topology | None = None,
+        config: NodeConfig | None = None, topology: Topology | None = None, adopts: bool = True,
     ) -> None:  # fmt: skip
         self.me = me
+        self._adopts = adopts
         self.config = config or NodeConfig()
         self.topology = topology or some_topology(count, n)
         self.ring = Ring(self.topology)
@@ -271,6 +273,11 @@ class OneNode:
         self.env = RecordingEnvironment(self.me, self.ring.member_ids, self.config, self._draws)
         self.store = self._open()
         self.node = Node(self.env, self.store, self.ring, self.config, self.me)
+        if self._adopts:
+            # As in a cluster that has just been made: nobody knows of any later generation.
+            for member in self.others:
+                self.node.on_control(member, GenerationStates([]))
+            self.env.reported.clear()
 
     def _open(self) -> Store:
         member = self.ring.member(self.me)

@@ -11,14 +11,18 @@ from kvorum.model.clock import HybridClock
 from kvorum.model.context import check_context, context_of_record, context_of_seen
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
+from kvorum.model.merkle import Trees
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import check_record, highest_clock
 from kvorum.model.ring import Ring
 from kvorum.model.siblings import context_after_put
 from kvorum.model.tables import TableRegistry, TableSettings
 from kvorum.protocol.environment import Environment
+from kvorum.protocol.generations import Generations
+from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.replica import Replica
+from kvorum.protocol.timers import Timers
 from kvorum.storage.store import Store
 from tests.support.members import some_topology
 from tests.support.records import HASH_KEY, TABLE_ID
@@ -52,11 +56,16 @@ class OneStore:
     def __init__(self, tape: list[int]) -> None:
         self._tape = tape
         self.buffer = None
+        self.start_count = 2
+        self.writable = True
         self.clean_start = False
         self.holdings: dict[bytes, bytes] = {}
         self.get = self.holdings.get
         self.put = self.holdings.__setitem__
         self.renew("new")
+
+    def scan(self, lo: bytes, hi: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return [row for row in sorted(self.holdings.items()) if lo <= row[0] < hi][:limit]
 
     def renew(self, reason: str) -> None:
         self._tape.append(len(self._tape) + 1)
@@ -85,11 +94,14 @@ class OneReplica:
         clock = HybridClock(0, 60_000_000)
         clock.extend_lease(1 << 62)
         store = cast(Store, self.store)
-        self.minter = self.minting(self.environment, store, clock)
         ring = Ring(some_topology())
+        holdings = Holdings(store, ring, Trees(ring.partitions))
+        self.minter = self.minting(self.environment, store, holdings, clock)
+        generations = Generations(self.environment, store, holdings, ring, Timers(), 1)
         self.replica = Replica(
-            self.environment, store, self.minter, ring, TableRegistry(), 1, 1 << 20
-        )
+            self.environment, store, holdings, generations, self.minter, ring, TableRegistry(),
+            1 << 20,
+        )  # fmt: skip
 
     @property
     def holding(self) -> bytes | None:

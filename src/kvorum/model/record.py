@@ -20,6 +20,7 @@ Objects are made only on the slow path (``siblings.py``).
 An ``lww`` record has an empty set of dots and one value, the winner by (clock, dot).
 """
 
+from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
@@ -43,6 +44,7 @@ TOMBSTONE: Final = 1  # value flag
 HEAD_BYTES: Final = 8
 VALUE_HEAD_BYTES: Final = 56
 PUT_ID_BYTES: Final = 16  # client (8) and counter (u64)
+DIGEST_BYTES: Final = 16
 VALUES_MAX: Final = 0xFFFF
 CONTENT_TYPE_BYTES_MAX: Final = 255
 
@@ -99,6 +101,11 @@ def split_values(record: bytes) -> list[bytes]:
         values.append(record[position:end])
         position = end
     return values
+
+
+def record_digest(record: bytes) -> bytes:
+    """What names this very version of a record where replicas compare without sending it."""
+    return blake2b(record, digest_size=DIGEST_BYTES).digest()
 
 
 def highest_clock(record: bytes) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from kvorum.counters import BUCKETS, BUCKETS_END, OperationCounts, bucket_of
 from kvorum.model.context import context_of_record
-from kvorum.model.holding import NO_OWN, pack_holding
+from kvorum.model.holding import NO_OWN, pack_holding, record_of
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
     EXPIRES,
@@ -25,9 +25,9 @@ from kvorum.model.record import (
 )
 from kvorum.model.siblings import encode_shown, merge
 from kvorum.protocol.environment import ClientPort, Environment
-from kvorum.protocol.ports import Mender, Reader
+from kvorum.protocol.ports import Reader
 from kvorum.protocol.replica_set import Owner, ReplicaSet
-from kvorum.wire.link import ELSEWHERE, FAILED_HERE, MALFORMED, Asker
+from kvorum.wire.link import ELSEWHERE, FAILED_HERE, MALFORMED, STALE_GENERATION, Asker
 from kvorum.wire.requests import (
     FOUND,
     QUORUM_NOT_MET,
@@ -36,7 +36,6 @@ from kvorum.wire.requests import (
 )
 from kvorum.wire.requests import LWW as ANSWER_LWW
 
-NO_GENERATION: Final = 0
 EMPTY: Final = b""
 NO_RECORD: Final = b"\1\0\0\0\0\0\0\0"  # one that has seen nothing
 
@@ -64,14 +63,14 @@ class GetCoordinator(Asker):
     """
 
     __slots__ = (
-        "answered", "answered_mask", "asked", "client", "counts", "env", "failed",
-        "judges_expiry", "key", "mender", "merged", "order", "own", "partition_key", "r",
-        "reader", "replicas", "request", "resolution", "started_at", "versions", "watch",
+        "answered", "answered_mask", "asked", "client", "counts", "env", "failed", "generation",
+        "judges_expiry", "key", "merged", "order", "own", "partition_key", "r", "reader",
+        "replicas", "request", "resolution", "started_at", "versions", "watch",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
-        partition_key: bytes, replicas: ReplicaSet, r: int, resolution: int, mender: Mender,
+        partition_key: bytes, replicas: ReplicaSet, r: int, resolution: int, generation: int,
         watch: RepairWatch, reader: Reader | None, judges_expiry: bool, counts: OperationCounts,
     ) -> None:  # fmt: skip
         self.wants_disk = False
@@ -83,7 +82,7 @@ class GetCoordinator(Asker):
         self.replicas = replicas
         self.r = r
         self.resolution = resolution
-        self.mender = mender
+        self.generation = generation  # under which all that counts was read
         self.watch = watch
         self.reader = reader
         self.judges_expiry = judges_expiry
@@ -128,16 +127,29 @@ class GetCoordinator(Asker):
         while order:
             owner = order.pop()
             self.asked |= owner.bit
-            if owner.link.get(self.key, self.replicas.epoch, NO_GENERATION, self):
+            if owner.link.get(self.key, self.replicas.epoch, self.generation, self):
                 return True
             self.failed |= owner.bit
         return False
+
+    def _begin_again(self, stale: bytes) -> None:
+        """A reap round came between: what was read before it proves nothing any more."""
+        held, generation = self.replicas.copies.read_again(self.key, stale)
+        if generation <= self.generation:
+            return  # Told again by another; everybody has been asked anew already.
+        self.generation = generation
+        self.merged = EMPTY
+        self.answered_mask = self.failed = 0
+        self.versions = []
+        self.start(record_of(held) if held else held)
 
     def on_ok(self, peer: int) -> None:
         """The peer holds nothing."""
         self._take(peer, EMPTY)
 
     def on_record(self, peer: int, generation: int, record: bytes) -> None:
+        if generation != self.generation:
+            return  # Read before a reap that has come between; the peer has been asked anew.
         merged = self.merged
         if record != merged:
             try:
@@ -169,8 +181,12 @@ class GetCoordinator(Asker):
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
         if status == ELSEWHERE:
             link = self.replicas.by_member[peer].large_link
-            if link.get(self.key, self.replicas.epoch, NO_GENERATION, self):
+            if link.get(self.key, self.replicas.epoch, self.generation, self):
                 return
+        if status == STALE_GENERATION:
+            if not self.answered:
+                self._begin_again(payload)
+            return
         if status == FAILED_HERE:
             # Its copy is damaged. The next good record heals it, so it gets what is found.
             if not self.answered:
@@ -178,6 +194,11 @@ class GetCoordinator(Asker):
             elif self.merged:
                 self._repair(peer)
         self._fail(peer)
+
+    def on_later(self, peer: int) -> None:
+        link = self.replicas.by_member[peer].link
+        if self.answered or not link.get(self.key, self.replicas.epoch, self.generation, self):
+            self._fail(peer)
 
     def on_lost(self, peer: int) -> None:
         self._fail(peer)
@@ -273,7 +294,8 @@ class GetCoordinator(Asker):
 
     def _mend_own(self) -> None:
         self.env.counters.own_repairs += 1
-        self.mender.mend(self.key, pack_holding(NO_OWN, self.partition_key, self.merged))
+        holding = pack_holding(NO_OWN, self.partition_key, self.merged)
+        self.replicas.copies.mend(self.key, holding, self.generation)
 
     def _repair(self, peer: int) -> None:
         env = self.env
@@ -283,4 +305,4 @@ class GetCoordinator(Asker):
         env.counters.read_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)
         link = owner.large_link if len(holding) > env.large_bytes else owner.link
-        link.put(self.key, holding, self.replicas.epoch, NO_GENERATION, self.watch)
+        link.put(self.key, holding, self.replicas.epoch, self.generation, self.watch)

@@ -62,6 +62,7 @@ from kvorum.model.version import (
     make_dot,
 )
 from kvorum.protocol.environment import Environment
+from kvorum.protocol.holdings import Holdings
 from kvorum.storage.store import Store
 from kvorum.wire.requests import (
     BAD_CONTEXT,
@@ -84,13 +85,16 @@ class Minter:
     """Mints for one store. After ``mint`` has returned ``MINTED`` its fields hold the outcome."""
 
     __slots__ = (
-        "_env", "_overdue", "_store", "clock", "confirmed", "dot", "plain_clock", "record",
-        "refusal", "sent", "value_clock",
+        "_env", "_holdings", "_overdue", "_store", "clock", "confirmed", "dot", "plain_clock",
+        "record", "refusal", "sent", "value_clock",
     )  # fmt: skip
 
-    def __init__(self, env: Environment, store: Store, clock: HybridClock) -> None:
+    def __init__(
+        self, env: Environment, store: Store, holdings: Holdings, clock: HybridClock
+    ) -> None:
         self._env = env
         self._store = store
+        self._holdings = holdings
         self.clock = clock
         # Where clocks decide nothing the wall clock is taken as it is, and must not draw the other
         # one along: that would be ahead for as long as this node's wall clock was ever wrong.
@@ -136,7 +140,7 @@ class Minter:
                 # The context equals what is held, so nothing else in it needs a check; but one
                 # that was damaged may say by chance what its holder has never read.
                 key_length = len(partition_key)
-                store.put(key, with_head(dot, key_length, rest))
+                self._holdings.write(key, held, with_head(dot, key_length, rest))
                 self.sent = with_head(NO_OWN, key_length, rest)
                 self.dot = dot
                 self.record = rest[key_length:]
@@ -146,8 +150,11 @@ class Minter:
             key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
         )
 
-    def _write(self, key: bytes, partition_key: bytes, dot: bytes, made: bytes, clock: int) -> None:
-        self._store.put(key, pack_holding(dot, partition_key, made))
+    def _write(
+        self, key: bytes, held: bytes | None, partition_key: bytes, dot: bytes, made: bytes,
+        clock: int,
+    ) -> None:  # fmt: skip
+        self._holdings.write(key, held, pack_holding(dot, partition_key, made))
         self.sent = pack_holding(NO_OWN, partition_key, made)
         self.dot = dot
         self.record = made
@@ -193,7 +200,7 @@ class Minter:
             made = self._with_siblings(record, context, encoded)
             if head_of(made)[4] > 1 and not self._fits(record, made, table):
                 return TOO_MANY_SIBLINGS if "siblings" in self.refusal else TOO_LARGE
-        self._write(key, partition_key, dot, made, clock)
+        self._write(key, held, partition_key, dot, made, clock)
         return MINTED
 
     def _is_bounded(self, record: bytes, context: bytes) -> bool:

@@ -11,15 +11,18 @@ from typing import Final
 
 from kvorum.config import NodeConfig
 from kvorum.model.clock import HybridClock
+from kvorum.model.merkle import Trees
 from kvorum.model.quorum import Resolution
 from kvorum.model.ring import Ring
 from kvorum.model.topology import encode_topology
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
+from kvorum.protocol.generations import Generations
+from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.inspection import Inspection, operation_statuses
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.peering import Peering
-from kvorum.protocol.replica import Replica
+from kvorum.protocol.replica import OwnCopies, Replica
 from kvorum.protocol.requests import Requests
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timed, Timers
@@ -48,6 +51,7 @@ from kvorum.wire.messages import (
     TopologyAnswer,
     TopologyQuery,
 )
+from kvorum.wire.reaping_messages import GenerationQuery, GenerationState, GenerationStates
 
 KEY_LEASE: Final = b"\x00lease"  # meta key: up to which hybrid clock may be issued
 SWEEP_INTERVAL: Final = 5_000  # between two looks for what is slow or overdue
@@ -77,8 +81,9 @@ class Node:
 
     __slots__ = (
         "_config", "_drop_armed", "_every", "_lease_pending", "_ping_interval", "_started_at",
-        "_sweep_armed", "clock", "env", "forwarder", "inspection", "me", "minter", "name",
-        "peering", "replica", "requests", "ring", "software", "store", "tables", "timers",
+        "_sweep_armed", "clock", "env", "forwarder", "generations", "holdings", "inspection",
+        "me", "minter", "name", "peering", "replica", "requests", "ring", "software", "store",
+        "tables", "timers",
     )  # fmt: skip
 
     def __init__(
@@ -99,16 +104,20 @@ class Node:
         self.timers = Timers()
         self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
         self._lease_pending: tuple[int, int] | None = None  # log position, lease
-        self.minter = Minter(env, store, self.clock)
+        self.holdings = Holdings(store, ring, Trees(ring.partitions))
+        self.generations = Generations(env, store, self.holdings, ring, self.timers, me)
+        self.minter = Minter(env, store, self.holdings, self.clock)
         self.peering = Peering(env, store, self.minter, ring, config, me, member.name, software)
-        self.tables = Tables(env, store, ring, self.timers, me, self._tick)
+        self.tables = Tables(env, store, self.holdings, ring, self.timers, me, self._tick)
         self.replica = Replica(
-            env, store, self.minter, ring, self.tables.registry, me, config.large_bytes,
+            env, store, self.holdings, self.generations, self.minter, ring, self.tables.registry,
+            config.large_bytes,
         )  # fmt: skip
+        copies = OwnCopies(self.replica, store, self.holdings, self.generations)
         self.forwarder = Forwarder(env)
         self.requests = Requests(
-            env, store, ring, config, me, self.minter, self.replica, self.tables.registry,
-            self.peering, self.forwarder,
+            env, store, ring, config, me, self.minter, self.replica, copies, self.generations,
+            self.tables.registry, self.peering, self.forwarder,
         )  # fmt: skip
         self.inspection = Inspection(env, store, ring, self.timers, me)
         self._every = [_Every(self, duty) for duty in (_PING, _SWEEP, _DROP)]
@@ -187,6 +196,12 @@ class Node:
                 return answer if self.store.writable else None
             case TablesUpdated():
                 self.tables.on_updated(member, message)
+            case GenerationStates():
+                self.generations.on_states(member, message)
+            case GenerationQuery():
+                return self.generations.on_query(message)
+            case GenerationState():
+                self.generations.on_state(message)
             case LocalRead():
                 return self.inspection.local_read(message.request, message.engine_key)
             case LocalRecord():
@@ -200,6 +215,7 @@ class Node:
     def on_control_open(self, member: int) -> None:
         """Our control connection to ``member`` stands."""
         self.tables.tell(member)
+        self.env.send(member, self.generations.states())
 
     def on_data_open(self, member: int) -> None:
         """Our data connection to ``member`` stands, and its link is open."""
@@ -260,7 +276,7 @@ class Node:
         busy = False
         for links in (env.links, env.large_links):
             for link in links.values():
-                if link.in_flight:
+                if link.in_flight or link.again:
                     was_silent = link.silent
                     link.sweep(env.now)
                     busy = True

@@ -17,10 +17,19 @@ class Reader:
         raise NotImplementedError
 
 
-class Mender:
-    """Who merges into this node's own copy what a get has brought."""
+class Copies:
+    """This node's own copies, as coordinators see them."""
 
     __slots__ = ()
 
-    def mend(self, key: bytes, holding: bytes) -> None:
+    def mend(self, key: bytes, holding: bytes, generation: int) -> None:
+        """Merge what a get has brought, read under ``generation``."""
+        raise NotImplementedError
+
+    def read_again(self, key: bytes, stale: bytes) -> tuple[bytes | None, int]:
+        """Enter the generation that a peer has told (``stale``), then read the own holding.
+
+        It comes as it travels, with the generation under which it was read: None if nothing is
+        held, empty if what is held may not be told.
+        """
         raise NotImplementedError

@@ -13,8 +13,6 @@ answered goes on until every owner has answered; nothing waits for it.
 makes the others wait for it.)
 """
 
-from typing import Final
-
 from kvorum.counters import BUCKETS, BUCKETS_END, OperationCounts, bucket_of
 from kvorum.model.context import context_of_record, context_of_seen
 from kvorum.model.quorum import ENOUGH, NEVER, put_verdict
@@ -22,10 +20,8 @@ from kvorum.model.record import LWW
 from kvorum.model.siblings import context_after_put
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.replica_set import Owner, ReplicaSet
-from kvorum.wire.link import LATER, Asker, pack_put
+from kvorum.wire.link import STALE_GENERATION, Asker, pack_put
 from kvorum.wire.requests import LEVEL_MEMORY, LEVEL_OS, put_ok_frame, unknown_frame
-
-NO_GENERATION: Final = 0
 
 
 class PutCoordinator(Asker):
@@ -37,15 +33,17 @@ class PutCoordinator(Asker):
     """
 
     __slots__ = (
-        "acked", "answered", "client", "counts", "disk_needed", "dot", "env", "failed", "key",
-        "level", "lost", "on_disk_mask", "record", "replicas", "request", "sent", "started_at",
+        "acked", "answered", "client", "counts", "disk_needed", "dot", "env", "failed",
+        "generation", "key", "level", "lost", "on_disk_mask", "record", "replicas", "request",
+        "sent", "started_at",
         "value_clock", "w",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
         replicas: ReplicaSet, w: int, disk_needed: int, level: int,
-        record: bytes, sent: bytes, dot: bytes, value_clock: int, counts: OperationCounts,
+        record: bytes, sent: bytes, generation: int, dot: bytes, value_clock: int,
+        counts: OperationCounts,
     ) -> None:  # fmt: skip
         """The dot is minted. ``level`` is that of acks without a mark."""
         self.wants_disk = disk_needed > 0
@@ -59,6 +57,7 @@ class PutCoordinator(Asker):
         self.level = level
         self.record = record
         self.sent = sent  # the holding as it travels
+        self.generation = generation  # under which it was read
         self.dot = dot
         self.value_clock = value_clock
         self.counts = counts
@@ -74,7 +73,7 @@ class PutCoordinator(Asker):
         self.env.faults.crash("put.before_replicate")
         sent = self.sent
         large = len(sent) > self.env.large_bytes
-        entry = pack_put(self.key, sent, self.replicas.epoch, NO_GENERATION)
+        entry = pack_put(self.key, sent, self.replicas.epoch, self.generation)
         for owner in self.replicas.others:
             link = owner.large_link if large else owner.link
             if not link.put_entry(entry, self):
@@ -84,7 +83,7 @@ class PutCoordinator(Asker):
 
     def _ask(self, owner: Owner) -> None:
         link = owner.large_link if len(self.sent) > self.env.large_bytes else owner.link
-        if not link.put(self.key, self.sent, self.replicas.epoch, NO_GENERATION, self):
+        if not link.put(self.key, self.sent, self.replicas.epoch, self.generation, self):
             self.lost |= owner.bit
 
     def ask_again(self, member: int) -> None:
@@ -141,12 +140,24 @@ class PutCoordinator(Asker):
         self.on_refusal(peer, 0, b"")
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
-        if status == LATER:
+        if status == STALE_GENERATION and self._read_again(payload):
             self._ask(self.replicas.by_member[peer])
             return
         self.failed |= self.replicas.bits[peer]
         if not self.answered:
             self.judge()
+
+    def on_later(self, peer: int) -> None:
+        self._ask(self.replicas.by_member[peer])
+
+    def _read_again(self, stale: bytes) -> bool:
+        """A reap round came between: send what is held now, read under its generation."""
+        held, generation = self.replicas.copies.read_again(self.key, stale)
+        if not held:
+            return False  # Set aside or dropped meanwhile: nothing here can be sent any more.
+        self.sent = held
+        self.generation = generation
+        return True
 
     def on_lost(self, peer: int) -> None:
         # Also once it is answered: the client may ask for it again.

@@ -6,6 +6,7 @@ with the holding, whatever arrives. What is damaged here answers "failed here", 
 and the next good record heals it.
 """
 
+from struct import Struct
 from struct import error as StructError
 from typing import Final
 
@@ -23,8 +24,10 @@ from kvorum.model.ring import Ring
 from kvorum.model.siblings import merge
 from kvorum.model.tables import TableRegistry
 from kvorum.protocol.environment import Environment
+from kvorum.protocol.generations import FIRST, NOT_READY, Generations
+from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.minting import Minter
-from kvorum.protocol.ports import Mender
+from kvorum.protocol.ports import Copies
 from kvorum.storage.store import Store
 from kvorum.wire.link import (
     ELSEWHERE,
@@ -34,31 +37,35 @@ from kvorum.wire.link import (
     NOT_TAKEN,
     OK,
     RECORD,
+    STALE_GENERATION,
     UNWRITABLE,
     Answers,
 )
+from kvorum.wire.link import NOT_READY as PEER_NOT_READY
 
 RECORDS: Final = 1  # the first byte of every record's engine key; this node's own lie elsewhere
-NO_GENERATION: Final = 0  # no reap round has been entered yet
 NOT_NOW: Final = "ask again"  # the one cause that is gone by the next batch
+
+_stale = Struct("<QQ")
 
 
 class Replica(Answers):
     """This node's own copies, towards coordinators and towards its own gets."""
 
     __slots__ = (
-        "_buffer", "_dropped", "_env", "_large_bytes", "_minter", "_owned", "_refusal", "_ring",
-        "_shift", "_store",
+        "_buffer", "_dropped", "_env", "_generations", "_holdings", "_large_bytes", "_minter",
+        "_owned", "_refusal", "_ring", "_shift",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, store: Store, minter: Minter, ring: Ring, tables: TableRegistry,
-        me: int, large_bytes: int,
+        self, env: Environment, store: Store, holdings: Holdings, generations: Generations,
+        minter: Minter, ring: Ring, tables: TableRegistry, large_bytes: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.generation = NO_GENERATION
         self._env = env
-        self._store = store
+        self._holdings = holdings
+        self._generations = generations
+        self._owned = generations.owned  # by partition; what is stamped otherwise is refused
         self._buffer = store.buffer
         self._minter = minter
         self._dropped = tables.dropped_ids
@@ -66,7 +73,6 @@ class Replica(Answers):
         self._refusal = ""  # why nothing can be written in this batch
         self._ring = ring
         self._shift = ring.shift
-        self._owned = [ring.is_owner(me, partition) for partition in range(ring.partitions)]
 
     def begin(self) -> None:
         """A batch follows: what holds for all of it is looked at once."""
@@ -82,17 +88,17 @@ class Replica(Answers):
         if (
             self._refusal
             or key[0] != RECORDS
-            or not self._owned[(key[1] << 8 | key[2]) >> self._shift]
+            or self._owned[(key[1] << 8 | key[2]) >> self._shift] != generation
             or (self._dropped and key[17:25] in self._dropped)
         ):
-            return self._refuse(key)
+            return self._refuse(key, generation)
         counters = self._env.counters
-        held = self._store.get(key)
+        held = self._holdings.get(key)
         if held:
             kept = plain_successor(held, holding)
             if kept is not None:
                 counters.replica_puts += 1
-                self._store.put(key, kept)
+                self._holdings.write(key, held, kept)
                 return OK
         try:
             offset = checked_record_offset(holding)
@@ -106,13 +112,19 @@ class Replica(Answers):
             self.payload = b"a holding travels without its store's own actor"
             return MALFORMED
         counters.replica_puts += 1
-        if not held:
-            self._store.put(key, holding)
-        elif held != holding:
-            self._merge(key, held, holding, offset)
+        self._take(key, held, holding, offset)
         return OK
 
-    def _refuse(self, key: bytes) -> int:
+    def _take(self, key: bytes, held: bytes | None, holding: bytes, offset: int) -> None:
+        generations = self._generations
+        if generations.reaped_lately and generations.was_reaped(key, holding[offset:]):
+            return  # All owners had this very version, and have let it go.
+        if not held:
+            self._holdings.write(key, held, holding)
+        elif held != holding:
+            self._merge(key, held, holding, offset)
+
+    def _refuse(self, key: bytes, generation: int) -> int:
         if self._refusal == NOT_NOW:
             self.payload = b""
             return LATER
@@ -122,23 +134,38 @@ class Replica(Answers):
             return UNWRITABLE
         if key[0] != RECORDS:
             self.payload = b"the key is none of a record"
-        elif not self._owned[self._ring.partition_of_engine_key(key)]:
-            self.payload = b"this node does not own the key's partition"
-        else:
+            return NOT_TAKEN
+        partition = self._ring.partition_of_engine_key(key)
+        owned = self._owned[partition]
+        if owned == generation:
             self.payload = b"the table has been dropped"
+            return NOT_TAKEN
+        if owned >= 0:
+            return self._judge_generation(partition, owned, generation)
+        if self._ring.is_owner(self._generations.me, partition):
+            self.payload = b"this node has yet to learn where the partition stands"
+            return PEER_NOT_READY
+        self.payload = b"this node does not own the key's partition"
         return NOT_TAKEN
+
+    def _judge_generation(self, partition: int, owned: int, generation: int) -> int:
+        """What was read under another generation than ours."""
+        if generation > owned:
+            self._generations.ask(partition)
+            self.payload = b""
+            return LATER
+        self._env.counters.stale_generations += 1
+        self.generation = owned
+        self.payload = _stale.pack(owned, self._generations.dropped.get(partition, FIRST))
+        return STALE_GENERATION
 
     def has_dropped(self, key: bytes) -> bool:
         """Whether the key's table has been dropped, so that nothing may be kept under it."""
         return key[17:25] in self._dropped
 
     def keep(self, key: bytes, holding: bytes) -> None:
-        """Merge a holding (without own actor) into ours."""
-        held = self._store.get(key)
-        if not held:
-            self._store.put(key, holding)
-        elif held != holding:
-            self._merge(key, held, holding, record_offset(holding))
+        """Merge a holding (without own actor), read under our generation, into ours."""
+        self._take(key, self._holdings.get(key), holding, record_offset(holding))
 
     def _merge(self, key: bytes, held: bytes, holding: bytes, offset: int) -> None:
         own = own_dot(held)
@@ -149,7 +176,8 @@ class Replica(Answers):
         if own != NO_OWN:
             self._minter.check_received(own, holding[offset:])
         if supersedes_at(holding, offset, held, offset):
-            self._store.put(key, holding if own == NO_OWN else with_own(holding, own))
+            kept = holding if own == NO_OWN else with_own(holding, own)
+            self._holdings.write(key, held, kept)
             return
         if supersedes_at(held, offset, holding, offset):
             if holding[offset + 1] & LWW:
@@ -157,13 +185,13 @@ class Replica(Answers):
             return
         self._env.counters.replica_merges += 1
         merged = merge(held[offset:], holding[offset:])
-        self._store.put(key, held[:offset] + merged)
+        self._holdings.write(key, held, held[:offset] + merged)
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
         self._env.counters.replica_gets += 1
-        if key[0] != RECORDS:
-            return self._refuse(key)
-        held = self._store.get(key)
+        if key[0] != RECORDS or (self._owned[(key[1] << 8 | key[2]) >> self._shift] != generation):
+            return self._refuse_get(key, generation)
+        held = self._holdings.get(key)
         if held is None:
             return OK
         if not held:
@@ -175,11 +203,19 @@ class Replica(Answers):
             self.payload = b""
             return ELSEWHERE
         self.payload = record
+        self.generation = generation
         return RECORD
+
+    def _refuse_get(self, key: bytes, generation: int) -> int:
+        # A refused log write does not stand in the way of reading.
+        refusal, self._refusal = self._refusal, ""
+        status = self._refuse(key, generation)
+        self._refusal = refusal
+        return status
 
     def read(self, key: bytes, partition_key: bytes) -> bytes | None:
         """The own record for a get: None if there is none, ``b""`` if it is damaged here."""
-        held = self._store.get(key)
+        held = self._holdings.get(key)
         if not held:
             return held
         offset = record_offset(held)
@@ -188,19 +224,44 @@ class Replica(Answers):
         return held[offset:]
 
 
-class OwnCopy(Mender):
-    """This node's own copies, towards the gets that it coordinates."""
+class OwnCopies(Copies):
+    """This node's own copies, towards the requests that it coordinates."""
 
-    __slots__ = ("_replica", "_store")
+    __slots__ = ("_generations", "_holdings", "_replica", "_store")
 
-    def __init__(self, replica: Replica, store: Store) -> None:
+    def __init__(
+        self, replica: Replica, store: Store, holdings: Holdings, generations: Generations
+    ) -> None:
         self._replica = replica
         self._store = store
+        self._holdings = holdings
+        self._generations = generations
 
-    def mend(self, key: bytes, holding: bytes) -> None:
-        """Merge what a get has brought, if anything can be written now.
+    def mend(self, key: bytes, holding: bytes, generation: int) -> None:
+        """Merge what a get has brought, if it may be kept and anything can be written now.
 
-        A get may have begun before its table was dropped; what it brings then is let go.
+        A get may have begun before its table was dropped, or before a reap; what it brings then
+        is let go.
         """
-        if self._store.writable and not self._replica.has_dropped(key):
+        partition = self._generations.partition_of(key)
+        if (
+            self._generations.owned[partition] == generation
+            and self._store.writable
+            and not self._replica.has_dropped(key)
+        ):
             self._replica.keep(key, holding)
+
+    def read_again(self, key: bytes, stale: bytes) -> tuple[bytes | None, int]:
+        if len(stale) != _stale.size:
+            return b"", FIRST
+        told, dropped = _stale.unpack(stale)
+        generations = self._generations
+        partition = generations.partition_of(key)
+        generations.learn(partition, told, dropped)
+        generation = generations.owned[partition]
+        if generation < told or generation == NOT_READY:
+            return b"", told
+        held = self._holdings.get(key)
+        if not held or self._replica.has_dropped(key):
+            return held and b"", generation
+        return with_own(held, NO_OWN), generation

@@ -9,6 +9,7 @@ from typing import Final
 
 from kvorum.model.ring import Ring
 from kvorum.protocol.environment import Environment
+from kvorum.protocol.ports import Copies
 from kvorum.wire.link import Link
 from kvorum.wire.requests import LEVEL_DISK, LEVEL_MEMORY, LEVEL_OS, pack_ack
 
@@ -41,11 +42,14 @@ class ReplicaSet:
     """One set of owners. Bit i of a mask is the i-th owner."""
 
     __slots__ = (
-        "_acks", "_names", "bits", "by_member", "epoch", "me", "my_bit", "others", "owners",
-        "volatile",
+        "_acks", "_names", "bits", "by_member", "copies", "epoch", "me", "my_bit", "others",
+        "owners", "volatile",
     )  # fmt: skip
 
-    def __init__(self, env: Environment, me: int, owners: tuple[int, ...], epoch: int) -> None:
+    def __init__(
+        self, env: Environment, copies: Copies, me: int, owners: tuple[int, ...], epoch: int
+    ) -> None:
+        self.copies = copies  # our own
         self.owners = owners
         self.epoch = epoch
         self.me = me
@@ -139,10 +143,15 @@ class ReplicaSet:
 class ReplicaSets:
     """The replica set of every partition, made when first asked for."""
 
-    __slots__ = ("_by_partition", "_env", "_known", "_me", "_members", "_ring", "_shift")
+    __slots__ = (
+        "_by_partition", "_copies", "_env", "_known", "_me", "_members", "_ring", "_shift",
+    )  # fmt: skip
 
-    def __init__(self, env: Environment, ring: Ring, me: int, i_am_volatile: bool) -> None:
+    def __init__(
+        self, env: Environment, copies: Copies, ring: Ring, me: int, i_am_volatile: bool
+    ) -> None:
         self._env = env
+        self._copies = copies
         self._ring = ring
         self._me = me
         self._shift = ring.shift
@@ -160,7 +169,7 @@ class ReplicaSets:
         epoch = self._ring.partition_epoch(partition)
         replicas = self._known.get((owners, epoch))
         if replicas is None:
-            replicas = ReplicaSet(self._env, self._me, owners, epoch)
+            replicas = ReplicaSet(self._env, self._copies, self._me, owners, epoch)
             replicas.set_volatile(self._members)
             self._known[(owners, epoch)] = replicas
         self._by_partition[partition] = replicas

@@ -19,13 +19,14 @@ from kvorum.model.tables import LONGEST_TTL_SECONDS, TableRegistry, TableSetting
 from kvorum.protocol.delete import DeleteCoordinator, Finisher
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
+from kvorum.protocol.generations import Generations
 from kvorum.protocol.get import GetCoordinator, RepairWatch
 from kvorum.protocol.ledger import SETTLED, Ledger
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.peering import Peering
-from kvorum.protocol.ports import Reader
+from kvorum.protocol.ports import Copies, Reader
 from kvorum.protocol.put import PutCoordinator
-from kvorum.protocol.replica import OwnCopy, Replica
+from kvorum.protocol.replica import Replica
 from kvorum.protocol.replica_set import ReplicaSet, ReplicaSets
 from kvorum.storage.store import Store
 from kvorum.wire.framing import FrameInvalid
@@ -65,15 +66,16 @@ class Requests(Finisher):
 
     __slots__ = (
         "_buffer", "_config", "_env", "_forwarder", "_locators", "_looked_at", "_minter", "_n",
-        "_own_copy", "_own_disk", "_peering", "_refusal_at", "_registry", "_replica",
-        "_request_timeout", "_retry_window", "_ring", "_store", "_store_refusal", "_watch",
+        "_own_disk", "_owned", "_peering", "_refusal_at", "_registry", "_replica",
+        "_request_timeout", "_retry_window", "_ring", "_shift", "_store", "_store_refusal",
+        "_watch",
         "clock_is_off", "ledger", "open", "replica_sets",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, store: Store, ring: Ring, config: NodeConfig, me: int,
-        minter: Minter, replica: Replica, registry: TableRegistry, peering: Peering,
-        forwarder: Forwarder,
+        minter: Minter, replica: Replica, copies: Copies, generations: Generations,
+        registry: TableRegistry, peering: Peering, forwarder: Forwarder,
     ) -> None:  # fmt: skip
         self._env = env
         self._store = store
@@ -83,7 +85,8 @@ class Requests(Finisher):
         self._config = config
         self._minter = minter
         self._replica = replica
-        self._own_copy = OwnCopy(replica, store)
+        self._owned = generations.owned  # by partition: what is read here travels under it
+        self._shift = ring.shift
         self._registry = registry
         self._peering = peering
         self._forwarder = forwarder
@@ -98,7 +101,7 @@ class Requests(Finisher):
         # Begun and perhaps answered, in order of their start; swept from the head.
         self.open: deque[PutCoordinator | GetCoordinator] = deque()
         self._looked_at = -1  # when all of it was looked at last
-        self.replica_sets = ReplicaSets(env, ring, me, store.volatile)
+        self.replica_sets = ReplicaSets(env, copies, ring, me, store.volatile)
         self._own_disk: deque[tuple[int, PutCoordinator]] = deque()
 
     # Puts.
@@ -146,7 +149,7 @@ class Requests(Finisher):
         partition_key = payload[PUT_HEAD_BYTES:key_end]
         key = self._locate(table_id, partition_key, payload[key_end:sort_end])
         replicas = self.replica_sets.of(key)
-        if not replicas.my_bit:
+        if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
             self._forward(client, request, flags, payload, replicas)
             return
         if not self._is_new(client, head, client_id, counter, first_sent, lowest_open):
@@ -241,10 +244,9 @@ class Requests(Finisher):
             # Once a turn: what a turn can add to the overlay is bounded.
             self._refusal_at = self._env.now
             self._store_refusal = self._buffer.refusal
+        refusal = ""
         if self._store_refusal or self.ledger.full or table.resolution is LWW_TABLE:
             refusal = self._refusal(table)
-        else:
-            refusal = ""
         if refusal:
             self._env.counters.overloads += 1
             self._give_up_put(client, head, OVERLOADED, f"{refusal}; nothing was written")
@@ -266,8 +268,9 @@ class Requests(Finisher):
             return
         put = PutCoordinator(
             self._env, client, request, key, replicas, w, disk_needed,
-            LEVEL_OS if durability else LEVEL_MEMORY,
-            minter.record, minter.sent, minter.dot, minter.value_clock, self._counts_of(head),
+            LEVEL_OS if durability else LEVEL_MEMORY, minter.record, minter.sent,
+            self._owned[(key[1] << 8 | key[2]) >> self._shift], minter.dot, minter.value_clock,
+            self._counts_of(head),
         )  # fmt: skip
         self.ledger.add(client_id, counter, put, self._env.now)
         opened = self.open
@@ -319,6 +322,10 @@ class Requests(Finisher):
             self._give_up_put(client, head, UNKNOWN_TABLE, _no_table(head[11]))
             return
         key = delete.key
+        if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
+            text = "this node's copy of the partition has been set aside; nothing was written"
+            self._give_up_put(client, head, OVERLOADED, text)
+            return
         context = context_of_record(key, record, highest_clock(record)) if record else b""
         partition_key = payload[PUT_HEAD_BYTES : PUT_HEAD_BYTES + head[2]]
         replicas = self.replica_sets.of(key)
@@ -361,7 +368,7 @@ class Requests(Finisher):
         partition_key = payload[GET_HEAD_BYTES:key_end]
         key = self._locate(table_id, partition_key, payload[key_end:])
         replicas = self.replica_sets.of(key)
-        if not replicas.my_bit:
+        if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
             self._forward(client, request, flags, payload, replicas)
             return
         if self._is_full(client):
@@ -378,8 +385,9 @@ class Requests(Finisher):
     ) -> None:  # fmt: skip
         get = GetCoordinator(
             self._env, client, request, key, partition_key, replicas,
-            min(r, len(replicas.owners)), int(table.resolution), self._own_copy, self._watch,
-            reader, not self.clock_is_off, self._env.counters.tables[table.id].get,
+            min(r, len(replicas.owners)), int(table.resolution),
+            self._owned[(key[1] << 8 | key[2]) >> self._shift], self._watch, reader,
+            not self.clock_is_off, self._env.counters.tables[table.id].get,
         )  # fmt: skip
         opened = self.open
         while opened and opened[0].answered:
@@ -399,7 +407,7 @@ class Requests(Finisher):
         self, client: ClientPort, request: int, flags: int, payload: bytes, replicas: ReplicaSet
     ) -> None:
         if flags & FORWARDED:
-            text = f"this node (topology epoch {self._ring.epoch}) does not own the key"
+            text = f"this node (topology epoch {self._ring.epoch}) does not serve the key"
             client.send(refused_frame(request, NOT_OWNER, text))
             return
         if self._is_full(client):

@@ -24,6 +24,7 @@ from kvorum.model.tables import (
     settings_problem,
 )
 from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.engine import EngineFailed
 from kvorum.storage.store import Store
@@ -78,16 +79,17 @@ class Tables:
     """The tables as this node knows them."""
 
     __slots__ = (
-        "_changes", "_env", "_me", "_number", "_ring", "_store", "_tick", "_timers", "dropped",
-        "registry",
+        "_changes", "_env", "_holdings", "_me", "_number", "_ring", "_store", "_tick", "_timers",
+        "dropped", "registry",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, store: Store, ring: Ring, timers: Timers, me: int,
-        tick: Callable[[], int],
+        self, env: Environment, store: Store, holdings: Holdings, ring: Ring, timers: Timers,
+        me: int, tick: Callable[[], int],
     ) -> None:  # fmt: skip
         self._env = env
         self._store = store
+        self._holdings = holdings
         self._ring = ring
         self._timers = timers
         self._me = me
@@ -298,13 +300,13 @@ class Tables:
             # A scan leaves damaged records out; it has met them all by now.
             for key in self._store.buffer.quarantined():
                 if key[17:25] == table_id:
-                    self._store.delete(key)
+                    self._holdings.forget(key, b"")
             del self.dropped[table_id]
             self._store.put(SPACE_SWEPT + table_id, b"\x01")
             return
-        for key, _ in rows:
+        for key, held in rows:
             if key[17:25] == table_id:
-                self._store.delete(key)
+                self._holdings.forget(key, held)
                 self._env.counters.dropped_records += 1
         self.dropped[table_id] = rows[-1][0] + b"\0"
 

@@ -37,11 +37,12 @@ LATER: Final = 2  # cannot be answered in this turn; ask again
 FAILED_HERE: Final = 3  # the copy here is damaged; it is not "not found"
 OVERLOADED: Final = 4  # a bound was reached here
 UNWRITABLE: Final = 5  # the disk here is full or has failed
-STALE_GENERATION: Final = 6  # the generation is the receiver's higher one
+STALE_GENERATION: Final = 6  # payload u64, u64: the receiver's higher one, the last that dropped
 OTHER_EPOCH: Final = 7  # payload u32: the receiver's epoch of the partition, which is newer
 NOT_TAKEN: Final = 8  # the receiver may not hold this: not an owner, or a dropped table
 ELSEWHERE: Final = 9  # get: the record is large; ask on the large connection
 MALFORMED: Final = 10
+NOT_READY: Final = 11  # the receiver has no generation for the partition yet; ask others
 
 COUNT_MAX: Final = 65_535
 MUTE_AFTER: Final = 2_000_000  # without any answer, a peer is no longer believed alive
@@ -69,9 +70,9 @@ def pack_put(key: bytes, holding: bytes, epoch: int, generation: int) -> bytes:
 class Asker:
     """Whoever asks peers and is told what became of it; one object per request.
 
-    For each entry exactly one of ``on_ok``, ``on_record``, ``on_refusal`` and ``on_lost`` is
-    called; ``on_slow`` and ``on_silence`` may come before it, ``on_disk`` after ``on_ok``, and
-    ``on_lost`` once more in its place when the connection ends before the mark.
+    For each entry exactly one of ``on_ok``, ``on_record``, ``on_refusal``, ``on_later`` and
+    ``on_lost`` is called; ``on_slow`` and ``on_silence`` may come before it, ``on_disk`` after
+    ``on_ok``, and ``on_lost`` once more in its place when the connection ends before the mark.
     """
 
     __slots__ = ("wants_disk",)
@@ -87,6 +88,10 @@ class Asker:
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
         raise NotImplementedError
+
+    def on_later(self, peer: int) -> None:
+        """The peer could not answer in its turn. A moment has passed since: ask it again."""
+        self.on_refusal(peer, LATER, b"")
 
     def on_disk(self, peer: int) -> None:
         """What the peer acked before is on its disk."""
@@ -126,8 +131,8 @@ class Link:
 
     __slots__ = (
         "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_unsent", "_wants_mark",
-        "batch_bytes_max", "connected", "heard_at", "in_flight", "latency", "mute", "owed_bytes",
-        "peer", "queue_bytes_max", "silent", "unmarked",
+        "again", "batch_bytes_max", "connected", "heard_at", "in_flight", "latency", "mute",
+        "owed_bytes", "peer", "queue_bytes_max", "silent", "unmarked",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +149,7 @@ class Link:
         self.owed_bytes = 0  # of entries that lack their answer
         self.in_flight: deque[Batch] = deque()
         self.unmarked: deque[Batch] = deque()
+        self.again: list[Asker] = []  # put off by the peer; they ask again at the next sweep
         self._dirty = dirty
         self._number = 0
         self._unsent: list[Batch] = []
@@ -280,7 +286,9 @@ class Link:
                 self._put_back(batch, acked, index - 1)
                 raise FrameInvalid("answers are cut short")
             position += EXTRA_BYTES
-            if status == RECORD:
+            if status == LATER:
+                self.again.append(asker)
+            elif status == RECORD:
                 asker.on_record(peer, generation, payload[position:end])
             else:
                 asker.on_refusal(peer, status, payload[position:end])
@@ -311,6 +319,10 @@ class Link:
 
     def sweep(self, now: int) -> None:
         """Tell the askers of batches that are slow or overdue. Some hundred times a second."""
+        if self.again:
+            put_off, self.again = self.again, []
+            for asker in put_off:
+                asker.on_later(self.peer)
         if not self.in_flight:
             return
         hedge_after = self.latency.hedge_after
@@ -337,7 +349,8 @@ class Link:
             return
         self.connected = False
         batches = [*self.unmarked, *self.in_flight, *self._unsent]
-        askers = self._askers
+        askers = self.again + self._askers
+        self.again = []
         self.unmarked.clear()
         self.in_flight.clear()
         self._unsent = []

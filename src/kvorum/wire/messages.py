@@ -3,7 +3,7 @@
 Puts and gets do not stand here: between nodes they travel in batches (``link.py``), from
 clients in hand-packed frames (``requests.py``). All else is a struct of this file, sent as
 msgpack arrays with a tag in front. Those of one part of the protocol that are many stand in a
-module of their own. Tags are never reused, and fields are only added
+module of their own (``reaping_messages.py``). Tags are never reused, and fields are only added
 at the end, with defaults; ``tests/golden`` holds a sample of each message of every version.
 
 A connection begins with ``Hello`` from whoever opened it, answered by ``Welcome`` or ``Reject``.
@@ -17,6 +17,7 @@ import msgspec
 
 from kvorum.model.tables import TableSettings
 from kvorum.wire.message import Message
+from kvorum.wire.reaping_messages import Reaping
 
 ROLE_CLIENT: Final = "client"  # requests of a client
 ROLE_FORWARD: Final = "forward"  # requests that another node forwards
@@ -281,5 +282,5 @@ class ExplainAnswer(Message, tag=32):
 Control = (
     Ping | Pong | TablesUpdate | TablesUpdated | LocalRead | LocalRecord | ControlRefused
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
-    | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer
+    | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer | Reaping
 )  # fmt: skip

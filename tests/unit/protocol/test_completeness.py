@@ -13,7 +13,10 @@ FROM_CLIENTS = {
     "TopologyQuery", "TableQuery", "TableList", "TableCreate", "TableSet", "TableDrop",
     "StatusQuery", "ExplainQuery",
 }  # fmt: skip
-FROM_MEMBERS = {"Ping", "Pong", "TablesUpdate", "TablesUpdated", "LocalRead", "LocalRecord"}
+FROM_MEMBERS = {
+    "Ping", "Pong", "TablesUpdate", "TablesUpdated", "LocalRead", "LocalRecord",
+    "GenerationStates", "GenerationQuery", "GenerationState",
+}  # fmt: skip
 TO_CLIENTS = {"ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer"}
 NAMES = sorted(message.__name__ for message in typing.get_args(Control))
 

@@ -19,6 +19,7 @@ from kvorum.wire.messages import (
     TopologyAnswer,
     TopologyQuery,
 )
+from kvorum.wire.reaping_messages import GenerationStates
 from kvorum.wire.requests import OVERLOADED
 from tests.support.recording import OneNode, Refusal
 from tests.support.wired import Cluster
@@ -60,13 +61,14 @@ def test_the_topology_is_told_as_in_its_file() -> None:
     assert decode_topology(answer.document) == one.topology
 
 
-def test_a_new_control_connection_is_told_all_tables() -> None:
+def test_a_new_control_connection_is_told_all_tables_and_generations() -> None:
     one = OneNode()
     one.node.on_control_open(2)
-    ((target, update),) = one.env.sent
-    assert target == 2
+    (target, update), (other_target, states) = one.env.sent
+    assert target == other_target == 2
     assert isinstance(update, TablesUpdate)
     assert [table.name for table in update.tables] == ["default"]
+    assert states == GenerationStates([])
 
 
 def test_the_status_says_how_the_node_and_its_peers_are() -> None:

@@ -5,6 +5,7 @@ import pytest
 from kvorum.client.store import Stored
 from kvorum.config import NodeConfig
 from kvorum.model.holding import record_of
+from kvorum.protocol.node import SWEEP_INTERVAL
 from kvorum.wire.link import LATER, NOT_TAKEN, OK, OP_PUT, UNWRITABLE
 from kvorum.wire.requests import QUORUM_NOT_MET
 from tests.support.recording import OneNode, RecordingPort, Refusal, Unknown, a_record
@@ -126,11 +127,13 @@ def test_a_record_in_answer_to_a_put_is_a_refusal() -> None:
     unknown(one)
 
 
-def test_later_means_ask_again_in_the_next_turn() -> None:
+def test_later_means_ask_again_a_moment_later() -> None:
     one = connected()
     one.put(w=3, durability=NONE)
     one.answers(3, OK)
     one.answers(2, LATER)
+    assert one.asked(2) == []
+    one.advance(SWEEP_INTERVAL)
     assert len(one.asked(2)) == 1
     one.answers(2, OK)
     assert len(stored(one).acks) == 3

@@ -105,8 +105,7 @@ def test_whoever_confirms_everything_confirms_each_change_in_it() -> None:
     assert one.client.take() == []
     one.env.unreachable.clear()
     one.node.on_control_open(2)
-    update = one.env.sent[-1][1]
-    assert isinstance(update, TablesUpdate)
+    (update,) = [each for _, each in one.env.sent if isinstance(each, TablesUpdate)][-1:]
     one.node.on_control(2, TablesUpdated(0))
     assert one.client.take() == []
     one.node.on_control(2, TablesUpdated(update.number))

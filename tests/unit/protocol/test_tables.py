@@ -5,11 +5,12 @@ import pytest
 
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding
+from kvorum.model.merkle import Trees
 from kvorum.model.quorum import Durability
 from kvorum.model.ring import Ring
 from kvorum.model.tables import DEFAULT_TABLE_ID, TableSettings
 from kvorum.model.topology import Member, make_topology
-from kvorum.protocol.replica import OwnCopy
+from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timers
 from kvorum.simulator.disk import Disk
@@ -29,7 +30,8 @@ def store_of(engine: MemoryEngine, files: Disk | None = None) -> Store:
 
 
 def tables_on(store: Store) -> Tables:
-    return Tables(StillEnvironment(), store, RING, Timers(), 1, lambda: 1)
+    holdings = Holdings(store, RING, Trees(RING.partitions))
+    return Tables(StillEnvironment(), store, holdings, RING, Timers(), 1, lambda: 1)
 
 
 @pytest.mark.parametrize("first_byte", [0x00, 0x7F, 0xFF])
@@ -68,7 +70,8 @@ def test_a_get_that_outlives_its_table_mends_nothing() -> None:
     record = record_of_dots([dot(1, 1)], [dot(1, 1)])
     for table_id, is_kept in ((carts.id, False), (DEFAULT_TABLE_ID, True)):
         key = engine_key(one.ring.hash_key, table_id, b"alice", b"")
-        OwnCopy(one.node.replica, one.store).mend(key, pack_holding(NO_OWN, b"alice", record))
+        copies = one.node.requests.replica_sets.of(key).copies
+        copies.mend(key, pack_holding(NO_OWN, b"alice", record), 0)
         assert (one.store.get(key) is not None) == is_kept
 
 

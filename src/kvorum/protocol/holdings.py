@@ -1,0 +1,68 @@
+"""This node's records, and what is known of all of them together.
+
+Every write of a record goes through ``Holdings.write`` and every removal through ``forget``,
+with what was held before. So whatever is kept up to date in the write path, because looking it
+up later would mean a walk through everything, is kept here: the hash trees, which records are
+deletes that wait for their reaping, and which have seen more actors than their owners can need.
+
+The notes of the last two are bounded. What finds no room is found again by the slow walk over
+all records, which shows each of them to ``notice``.
+"""
+
+from typing import Final
+
+from kvorum.model.holding import HEAD_BYTES
+from kvorum.model.merkle import Trees
+from kvorum.model.record import EXPIRES, HAS_TOMBSTONE
+from kvorum.model.ring import Ring
+from kvorum.storage.store import Store
+
+NOTED_MAX: Final = 256  # keys noted for one partition; the next ones wait until these are done
+GOES: Final = EXPIRES | HAS_TOMBSTONE  # record flags of what may be reaped one day
+
+
+class Holdings:
+    """The records of one store."""
+
+    __slots__ = ("_actors_usual", "_shift", "_store", "get", "overgrown", "trees", "unreaped")
+
+    def __init__(self, store: Store, ring: Ring, trees: Trees) -> None:
+        self._store = store
+        self.trees = trees
+        self._shift = ring.shift
+        self._actors_usual = ring.n
+        self.get = store.get
+        # Partition -> keys, as noted; an entry may be out of date and is looked at again.
+        self.unreaped: dict[int, dict[bytes, None]] = {}  # records with a tombstone
+        self.overgrown: dict[int, dict[bytes, None]] = {}  # with more actors than owners
+
+    def write(self, key: bytes, held: bytes | None, holding: bytes) -> None:
+        """Keep ``holding`` in place of ``held``, which is what ``get`` returns at this moment."""
+        offset = HEAD_BYTES + (holding[2] | holding[3] << 8)
+        if holding[offset + 1] & HAS_TOMBSTONE:
+            self._note(self.unreaped, key)
+        if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
+            self._note(self.overgrown, key)
+        self.trees.change(key, held, holding)
+        self._store.put(key, holding)
+
+    def forget(self, key: bytes, held: bytes | None) -> None:
+        """Hold nothing under ``key`` any more, not even that it was deleted."""
+        self.trees.change(key, held, None)
+        self._store.delete(key)
+
+    def notice(self, key: bytes, holding: bytes) -> None:
+        """Look at a record that the slow walk has come by."""
+        offset = HEAD_BYTES + (holding[2] | holding[3] << 8)
+        if holding[offset + 1] & GOES:
+            self._note(self.unreaped, key)
+        if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
+            self._note(self.overgrown, key)
+
+    def _note(self, notes: dict[int, dict[bytes, None]], key: bytes) -> None:
+        partition = (key[1] << 8 | key[2]) >> self._shift
+        noted = notes.get(partition)
+        if noted is None:
+            notes[partition] = {key: None}
+        elif len(noted) < NOTED_MAX:
+            noted[key] = None
