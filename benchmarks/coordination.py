@@ -6,6 +6,7 @@ loops. (Making the put's frame is part of it, some 5 % of it.)
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from kvorum.counters import Counters
 from kvorum.model.ring import Ring
 from kvorum.model.tables import DEFAULT_TABLE_ID
 from kvorum.model.topology import Member, make_topology
-from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.environment import LATENCIES_KEPT, ClientPort, Environment
 from kvorum.protocol.node import Node
 from kvorum.storage.commit import drain
 from kvorum.storage.memory import MemoryEngine
@@ -52,6 +53,7 @@ class _StillWorld(Environment):
         self.links = self._links(members, config)
         self.large_links = self._links(members, config)
         self.large_bytes = config.large_bytes
+        self.latencies = deque(maxlen=LATENCIES_KEPT)
 
     def _links(self, members: list[int], config: NodeConfig) -> dict[int, Link]:
         return {

@@ -42,6 +42,11 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     reconnect_last_ms: int = 2_000
     stop_timeout_ms: int = 5_000
 
+    # Background work gives way when clients' 99th percentile passes the limit.
+    background_latency_limit_ms: int = 20
+    background_share_min_percent: int = 2
+    background_share_max_percent: int = 40
+
     # Where values begin to travel on a connection of their own.
     large_bytes: int = 64 << 10
 
@@ -82,6 +87,9 @@ MEANINGS: Final[dict[str, str]] = {
     "reconnect_first_ms": "first pause before a lost connection is tried again",
     "reconnect_last_ms": "longest pause between attempts; the pauses double up to it",
     "stop_timeout_ms": "how long a node that is stopping lets requests finish",
+    "background_latency_limit_ms": "99th percentile above which background work takes less",
+    "background_share_min_percent": "share of its time that background work never goes below",
+    "background_share_max_percent": "share of its time that background work never goes above",
     "large_bytes": "size from which records travel on a connection of their own",
     "flush_bytes": "writes gathered in memory before they are moved into the engine",
 }
@@ -92,7 +100,8 @@ _POSITIVE = (
     "peer_queue_bytes_max", "batch_bytes_max", "overlay_bytes_max", "remembered_puts_max",
     "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms", "ping_interval_ms",
     "peer_dead_timeout_ms", "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms",
-    "unread_timeout_ms", "large_bytes", "flush_bytes",
+    "unread_timeout_ms", "large_bytes", "flush_bytes", "background_latency_limit_ms",
+    "background_share_min_percent", "background_share_max_percent",
 )  # fmt: skip
 
 
@@ -117,3 +126,9 @@ def check_config(config: NodeConfig) -> None:
         raise SettingsInvalid("reconnect_last_ms must be at least reconnect_first_ms")
     if config.peer_dead_timeout_ms < 3 * config.ping_interval_ms:
         raise SettingsInvalid("peer_dead_timeout_ms must be at least 3 times ping_interval_ms")
+    shares = (config.background_share_min_percent, config.background_share_max_percent)
+    if not shares[0] <= shares[1] <= 90:
+        raise SettingsInvalid(
+            "background_share_max_percent must be at most 90, and at least "
+            "background_share_min_percent"
+        )

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from kvorum.model.hashing import SPACE_HINTS
 from kvorum.model.holding import NO_OWN, pack_holding
-from kvorum.model.merkle import LEAVES, Trees, differing, entry_hash, leaf_of, leaf_start
+from kvorum.model.merkle import LEAVES, NO_LEAF, Trees, differing, entry_hash, leaf_of, leaf_start
 from tests.support.records import TABLE_ID, dot
 
 PARTITIONS = 1024
@@ -94,7 +94,8 @@ def test_a_scan_of_everything_leaves_nothing_stale():
     trees.spoil_all()
     trees.begin_scan(0)
     assert trees.scanned(sorted(records.items()), SPACE_HINTS) == 0
-    assert not trees.stale
+    assert trees.stale_count == 0
+    assert trees.first_stale(0) == NO_LEAF
     assert all(trees.leaves[leaf] == counted(records, leaf) for leaf in range(LEAVES))
 
 
@@ -112,7 +113,7 @@ def test_leaves_are_taken_over_as_they_were_saved():
     other.spoil_all()
     other.load(bytes(trees.encoded(0, LEAVES)))
     assert other.leaves == trees.leaves
-    assert not other.stale
+    assert other.stale_count == 0
 
 
 def test_leaves_travel_in_one_byte_order(monkeypatch):
@@ -189,9 +190,10 @@ class Scanning(RuleBasedStateMachine):
 
     @invariant()
     def what_is_not_stale_is_right(self) -> None:
+        assert self.trees.stale_count == sum(self.trees.stale)
         assert self.wrong == 0, "a leaf was wrong that was not stale"
         for leaf in FEW_LEAVES:
-            if leaf not in self.trees.stale:
+            if not self.trees.stale[leaf]:
                 assert self.trees.leaves[leaf] == counted(self.records, leaf)
 
     def teardown(self) -> None:
@@ -200,7 +202,7 @@ class Scanning(RuleBasedStateMachine):
             rows = [row for row in sorted(self.records.items()) if leaf_of(row[0]) == leaf]
             self.trees.begin_scan(leaf)
             self.trees.scanned(rows, leaf_start(leaf + 1))
-            assert leaf not in self.trees.stale
+            assert not self.trees.stale[leaf]
         self.what_is_not_stale_is_right()
 
 

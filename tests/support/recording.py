@@ -19,7 +19,7 @@ from kvorum.model.hashing import engine_key
 from kvorum.model.ring import Ring
 from kvorum.model.tables import DEFAULT_TABLE_ID
 from kvorum.model.topology import Topology
-from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.environment import LATENCIES_KEPT, ClientPort, Environment
 from kvorum.protocol.node import Node
 from kvorum.simulator.disk import Disk
 from kvorum.storage.commit import sync_now
@@ -126,6 +126,7 @@ class RecordingEnvironment(Environment):
         self.links = {member: Link(member, self.dirty, *sizes) for member in others}
         self.large_links = {member: Link(member, self.dirty, *sizes) for member in others}
         self.large_bytes = config.large_bytes
+        self.latencies = deque(maxlen=LATENCIES_KEPT)
         self.sent: list[tuple[int, Message]] = []
         self.unreachable: dict[int, None] = {}  # members without a control connection
         self.forward_ports: dict[int, ClientPort] = {}

@@ -28,6 +28,8 @@ def test_no_setting_may_be_nought_or_below(name: str) -> None:
         ({"peer_queue_bytes_max": (32 << 20) - 1}, "at least twice value_bytes_max"),
         ({"flush_bytes": (128 << 20) + 1}, "at least twice flush_bytes"),
         ({"reconnect_first_ms": 2_001}, "at least reconnect_first_ms"),
+        ({"background_share_max_percent": 91}, "must be at most 90"),
+        ({"background_share_min_percent": 41}, "at least background_share_min_percent"),
         ({"ping_interval_ms": 1_667}, "at least 3 times ping_interval_ms"),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",

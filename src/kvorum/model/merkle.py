@@ -55,14 +55,15 @@ class Trees:
 
     __slots__ = (
         "_bytes", "_scan_leaf", "_scan_spoiled", "_scan_sum", "_scanned_to", "_shift", "leaves",
-        "stale",
+        "stale", "stale_count",
     )  # fmt: skip
 
     def __init__(self, partitions: int) -> None:
         self._shift = partition_shift(partitions)
         self.leaves = array("Q", bytes(LEAVES * LEAF_BYTES))
         self._bytes = memoryview(self.leaves).cast("B")
-        self.stale: dict[int, None] = {}  # in the order in which they became so
+        self.stale = bytearray(LEAVES)  # by leaf; 1: nobody knows what stands in it
+        self.stale_count = 0
         self._scan_leaf = NO_LEAF  # counted in part: its records below ``_scanned_to``
         self._scanned_to = b""
         self._scan_sum = 0
@@ -87,13 +88,20 @@ class Trees:
 
     def spoil(self, leaf: int) -> None:
         """Nobody knows what stands in this leaf: it must be counted anew."""
-        self.stale[leaf] = None
+        if not self.stale[leaf]:
+            self.stale[leaf] = 1
+            self.stale_count += 1
         if leaf == self._scan_leaf:
             self._scan_spoiled = True
 
     def spoil_all(self) -> None:
-        self.stale = dict.fromkeys(range(LEAVES))
+        self.stale = bytearray(b"\1") * LEAVES
+        self.stale_count = LEAVES
         self._scan_leaf = NO_LEAF
+
+    def first_stale(self, first: int, end: int = LEAVES) -> int:
+        """The first stale leaf of a run, or ``NO_LEAF``."""
+        return self.stale.find(1, first, end)
 
     # Counting anew.
 
@@ -132,8 +140,10 @@ class Trees:
         self._scan_spoiled = False
         if spoiled:
             return 0
-        was_stale = leaf in self.stale
-        self.stale.pop(leaf, None)
+        was_stale = self.stale[leaf]
+        if was_stale:
+            self.stale[leaf] = 0
+            self.stale_count -= 1
         if self.leaves[leaf] == counted:
             return 0
         self.leaves[leaf] = counted
@@ -178,7 +188,8 @@ class Trees:
         if sys.byteorder != "little":
             loaded.byteswap()
         self.leaves[:] = loaded
-        self.stale = {}
+        self.stale = bytearray(LEAVES)
+        self.stale_count = 0
         self._scan_leaf = NO_LEAF
 
 

@@ -8,7 +8,8 @@ Data for peers goes into links (``wire/link.py``), one for each peer and a secon
 values; the driver empties them at the end of its turn.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from kvorum.counters import Counters
 from kvorum.faults import NO_FAULTS, Faults
@@ -17,6 +18,9 @@ from kvorum.wire.message import Message
 
 if TYPE_CHECKING:
     from random import Random
+
+
+LATENCIES_KEPT: Final = 2048  # of answered requests, the latest
 
 
 class ClientPort:
@@ -44,6 +48,7 @@ class Environment:
     links: dict[int, Link]  # member -> link, for every other member of the topology
     large_links: dict[int, Link]
     large_bytes: int  # what is longer travels on the large links
+    latencies: deque[int]  # of requests answered here, microseconds; ``background.py`` reads them
 
     def entropy(self, size: int) -> bytes:
         """Random bytes for ids that must never come twice."""

@@ -248,6 +248,7 @@ class GetCoordinator(Asker):
             env = self.env
             env.counters.gets_ok += 1
             took = env.now - self.started_at
+            env.latencies.append(took)
             self.counts.durations[
                 BUCKETS[took >> 6] if took < BUCKETS_END else bucket_of(took)
             ] += 1

@@ -15,6 +15,7 @@ from kvorum.model.merkle import Trees
 from kvorum.model.quorum import Resolution
 from kvorum.model.ring import Ring
 from kvorum.model.topology import encode_topology
+from kvorum.protocol.background import Background
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.generations import Generations
@@ -81,8 +82,8 @@ class Node:
 
     __slots__ = (
         "_config", "_drop_armed", "_every", "_lease_pending", "_ping_interval", "_started_at",
-        "_sweep_armed", "clock", "env", "forwarder", "generations", "holdings", "inspection",
-        "me", "minter", "name", "peering", "replica", "requests", "ring", "software", "store",
+        "_sweep_armed", "background", "clock", "env", "forwarder", "generations", "holdings",
+        "inspection", "me", "minter", "name", "peering", "replica", "requests", "ring", "software", "store",
         "tables", "timers",
     )  # fmt: skip
 
@@ -102,6 +103,7 @@ class Node:
         self._started_at = env.now
         self._ping_interval = config.ping_interval_ms * 1000
         self.timers = Timers()
+        self.background = Background(env, self.timers, config)
         self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
         self._lease_pending: tuple[int, int] | None = None  # log position, lease
         self.holdings = Holdings(store, ring, Trees(ring.partitions))

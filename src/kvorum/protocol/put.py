@@ -196,6 +196,7 @@ class PutCoordinator(Asker):
         env = self.env
         env.counters.puts_ok += 1
         took = env.now - self.started_at
+        env.latencies.append(took)
         self.counts.durations[BUCKETS[took >> 6] if took < BUCKETS_END else bucket_of(took)] += 1
         client = self.client
         client.in_flight -= 1

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections import deque
 from typing import Any, Final
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from kvorum.config import NodeConfig
 from kvorum.counters import Counters
 from kvorum.model.ring import Ring
-from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.environment import LATENCIES_KEPT, ClientPort, Environment
 from kvorum.wire.link import Link
 from kvorum.wire.message import Message
 
@@ -44,6 +45,7 @@ class ServerEnvironment(Environment):
         self.counters = Counters()
         self.random = random.SystemRandom()
         self.large_bytes = config.large_bytes
+        self.latencies = deque(maxlen=LATENCIES_KEPT)
         self.dirty: list[Link] = []
         others = [member for member in ring.member_ids if member != me]
         self.links = {

@@ -8,12 +8,13 @@ overlays move into the engine between turns. A process can be killed at any poin
 middle of the end of a turn.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from kvorum.config import NodeConfig
 from kvorum.counters import Counters
-from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.environment import LATENCIES_KEPT, ClientPort, Environment
 from kvorum.protocol.node import Node
 from kvorum.simulator.connections import (
     Accepted,
@@ -62,6 +63,7 @@ class SimulatedEnvironment(Environment):
         self.counters = Counters()
         self.faults = machine.faults
         self.large_bytes = process.config.large_bytes
+        self.latencies = deque(maxlen=LATENCIES_KEPT)
         self.links: dict[int, Link] = {}
         self.large_links: dict[int, Link] = {}
         config = process.config
