@@ -83,8 +83,8 @@ class Node:
     __slots__ = (
         "_config", "_drop_armed", "_every", "_lease_pending", "_ping_interval", "_started_at",
         "_sweep_armed", "background", "clock", "env", "forwarder", "generations", "holdings",
-        "inspection", "me", "minter", "name", "peering", "replica", "requests", "ring", "software", "store",
-        "tables", "timers",
+        "inspection", "me", "minter", "name", "peering", "replica", "requests", "ring",
+        "software", "store", "tables", "timers",
     )  # fmt: skip
 
     def __init__(
