@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from kvorum import config, counters, faults
+from kvorum.admin import metrics
 from kvorum.cli.main import app
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -67,6 +68,7 @@ def pages() -> dict[str, str]:
         "cli.md": cli_page(),
         "settings.md": settings_page(),
         "counters.md": counters_page(),
+        "metrics.md": metrics_page(),
         "fault-points.md": points_page(),
     }
 
@@ -137,6 +139,31 @@ def settings_page() -> str:
         for field in msgspec.structs.fields(config.NodeConfig)
     ]
     return f"{MADE}\n{SETTINGS_HEAD}" + "\n".join(rows) + f"\n\n{SETTINGS_TAIL}"
+
+
+METRICS_HEAD: Final = """\
+# Metrics
+
+What `GET /metrics` on a node's administration port (`kvorum serve --admin`) answers, for Prometheus
+and whatever reads its formats. Everything is counted from the node's start on, and each node counts
+what it does itself: sums over all nodes are those of the cluster. A request is counted where it is
+coordinated; one that a node only forwards is in `kvorum_forwarded_total` there.
+
+Beside these there are `process_*` (CPU, memory, open files) and `python_gc_*`, as the Python client
+of Prometheus has them. [How to monitor a cluster](../how-to/monitor.md) says what to look at.
+
+| Metric | Type | Labels | Meaning |
+| --- | --- | --- | --- |
+"""
+
+
+def metrics_page() -> str:
+    rows = [
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} "
+        f"| {one.meaning} |"
+        for one in metrics.describe()
+    ]
+    return f"{MADE}\n{METRICS_HEAD}" + "\n".join(rows) + "\n"
 
 
 def counters_page() -> str:

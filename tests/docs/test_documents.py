@@ -27,13 +27,17 @@ left:    0
 
 @pytest.mark.parametrize(
     ("document", "at_least"),
-    [("README.md", 8), ("docs/tutorial/three-nodes-on-your-laptop.md", 20)],
+    [
+        ("README.md", 8),
+        ("docs/tutorial/three-nodes-on-your-laptop.md", 20),
+        ("docs/how-to/monitor.md", 4),
+    ],
 )
 def test_what_the_document_shows_is_what_happens(
     tmp_path: Path, document: str, at_least: int
 ) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    with Shell(tmp_path, free_row(3)) as shell:
+    with Shell(tmp_path, free_row(6)) as shell:
         assert shell.run(text) >= at_least
 
 

@@ -68,8 +68,11 @@ def running_cluster(
     partitions: int = 64,
     durability: Durability | None = None,
     options: tuple[str, ...] = (),
+    admin: bool = False,
 ) -> Iterator[RunningCluster]:
     """A cluster that is ready. ``config`` sets what ``NodeConfig`` has, the same on every node.
+
+    With ``admin`` each node has an administration port: ``processes["a"].admin``.
 
     The durability of the default table is ``none`` with the memory engine and else ``one``.
     """
@@ -80,9 +83,10 @@ def running_cluster(
             folder = Path(temporary, str(attempt))
             folder.mkdir()
             given = [*options, *_settings(folder, config)]
+            ports = free_ports(2 * nodes if admin else nodes)
             members = tuple(
                 Member(index + 1, NAMES[index], "127.0.0.1", port)
-                for index, port in enumerate(free_ports(nodes))
+                for index, port in enumerate(ports[:nodes])
             )
             topology = make_topology(
                 members,
@@ -91,7 +95,7 @@ def running_cluster(
                 os.urandom(ENTROPY_BYTES),
                 default_durability=durability,
             )
-            with RunningCluster(topology, folder, engine, given) as cluster:
+            with RunningCluster(topology, folder, engine, given, ports[nodes:]) as cluster:
                 try:
                     cluster.start()
                     cluster.wait_until_ready()

@@ -3,9 +3,10 @@
 In a ``console`` block, lines that begin with ``$`` are typed into one shell after the other, and
 what follows must be their output, as doctest would have it: runs of spaces are alike, ``...``
 stands for anything, and so does what comes after ``ok:``, since any two of the owners may be
-first. ``kvorum up`` runs on in the background with ports of its own until the document ends, and
-so does what ends with ``&``. A ``python`` block is a program; the lines of a comment that begins
-with ``# prints`` are what it prints.
+first. ``kvorum up`` runs on in the background with ports of its own until the document
+ends, and so does what ends with ``&``; what is typed may name the usual administration ports,
+7491 and so on, and means those of the cluster then. A ``python`` block is a program; the lines of
+a comment that begins with ``# prints`` are what it prints.
 """
 
 import os
@@ -22,6 +23,7 @@ from typing import Self
 
 FENCE = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 USUAL = "127.0.0.1:7401"
+USUAL_ADMIN = re.compile(r"\b749[1-9]\b")
 PATIENCE_SECONDS = 20.0
 
 
@@ -60,11 +62,15 @@ def _normal(text: str) -> str:
 
 
 class Shell:
-    """Runs what a document says, in a folder, against a cluster that it starts itself."""
+    """Runs what a document says, in a folder, against a cluster that it starts itself.
 
-    def __init__(self, folder: Path, port: int) -> None:
+    Its ports are in one row: those of the nodes, then their administration ports.
+    """
+
+    def __init__(self, folder: Path, port: int, nodes: int = 3) -> None:
         self.folder = folder
         self.port = port
+        self.admin_port = port + nodes
         self.running: list[subprocess.Popen[bytes]] = []
         tools = Path(sys.executable).parent
         path = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -85,7 +91,8 @@ class Shell:
 
     def enter(self, command: Command) -> None:
         if command.text.startswith("kvorum up"):
-            self.start(f"exec {command.text} --port {self.port}", "Ready.")
+            ports = f"--port {self.port} --admin-port {self.admin_port}"
+            self.start(f"exec {command.text} {ports}", "Ready.")
         elif command.text.endswith("&"):
             self.start(f"exec {command.text[:-1]}", "listening")
         else:
@@ -116,7 +123,10 @@ class Shell:
         deadline = time.monotonic() + PATIENCE_SECONDS
         patient = command.text.startswith(("kvorum status", "kvorum explain"))
         while True:
-            said = self.output(["bash", "-c", command.text])
+            text = USUAL_ADMIN.sub(
+                lambda usual: str(int(usual[0]) - 7491 + self.admin_port), command.text
+            )
+            said = self.output(["bash", "-c", text])
             if matches(command.expected, said):
                 return
             if not patient or time.monotonic() > deadline:

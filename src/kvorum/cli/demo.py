@@ -21,10 +21,11 @@ from hdrh.histogram import HdrHistogram
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from kvorum.admin.documents import member_name
 from kvorum.cli.load import new_histogram
 from kvorum.cli.options import Json
 from kvorum.cli.outcome import CommandFailed
-from kvorum.cli.output import Output, member_name, shown
+from kvorum.cli.output import Output, shown
 from kvorum.cli.processes import LocalCluster, free_ports, port_problem
 from kvorum.cli.up import FIRST_PORT, HOST, local_topology
 from kvorum.client.blocking import Client
@@ -98,7 +99,7 @@ def _cities(records: int | None) -> list[tuple[str, bytes]]:
 def _topology(folder: Path) -> Topology:
     """Three nodes on the usual ports, or on free ones if one of those is taken."""
     usual = local_topology(folder, 3, "lmdb", FIRST_PORT, 256)
-    if not any(port_problem(member) for member in usual.members):
+    if not any(port_problem(member.name, member.host, member.port) for member in usual.members):
         return usual
     return _on_ports(usual, free_ports(3))
 

@@ -5,20 +5,17 @@ a pipe carries results alone. In a pipe a table is one line a row, cells separat
 names of the columns first.
 """
 
-import base64
-import binascii
 import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kvorum.admin.documents import member_name
 from kvorum.client.store import Ack
-from kvorum.errors import SettingsInvalid
 from kvorum.model.topology import Topology
 
 Cell = str | Text
@@ -98,40 +95,6 @@ def shown(data: bytes, length: int = 40) -> str:
     return text + ("..." if len(data) > length else "")
 
 
-def bytes_document(data: bytes) -> dict[str, str]:
-    """Bytes in JSON: ``text`` where they are UTF-8, else ``base64``."""
-    try:
-        return {"text": data.decode()}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
-
-
-def context_text(context: bytes) -> str:
-    """A context as it is shown, and taken back by ``--context``."""
-    return base64.urlsafe_b64encode(context).decode().rstrip("=")
-
-
-def context_from_text(text: str) -> bytes:
-    try:
-        padded = text + "=" * (-len(text) % 4)
-        return base64.b64decode(padded.encode(), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
-        raise SettingsInvalid(
-            "--context: not a context as get and put print it with --json"
-        ) from None
-
-
-def instant_text(microseconds: int) -> str:
-    """A time since the Unix epoch for people; empty for none."""
-    if not microseconds:
-        return ""
-    try:
-        moment = datetime.fromtimestamp(microseconds / 1_000_000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return str(microseconds)
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
 def duration_text(microseconds: int) -> str:
     """A duration for people, in the largest units that say enough."""
     seconds = microseconds // 1_000_000
@@ -151,13 +114,6 @@ def size_text(size: int) -> str:
             return f"{scaled:.0f} {unit}" if unit == "B" else f"{scaled:.1f} {unit}"
         scaled /= 1024
     return f"{scaled:.1f} GiB"
-
-
-def member_name(topology: Topology, member_id: int) -> str:
-    for member in topology.members:
-        if member.id == member_id:
-            return member.name
-    return str(member_id)
 
 
 def acks_text(topology: Topology, acks: Sequence[Ack]) -> str:

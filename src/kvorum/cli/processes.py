@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from kvorum.client.addresses import Address
 from kvorum.client.blocking import Client
 from kvorum.errors import KvorumError, SettingsInvalid
 from kvorum.model.topology import Member, Topology, encode_topology
@@ -41,8 +42,12 @@ class NodeFailed(KvorumError):
 class NodeProcess:
     """One node of a local cluster; between its starts and stops there is no process."""
 
-    def __init__(self, member: Member, command: Sequence[str], data: Path, parent: int) -> None:
+    def __init__(
+        self, member: Member, command: Sequence[str], data: Path, parent: int,
+        admin: Address | None = None,
+    ) -> None:  # fmt: skip
         self.member = member
+        self.admin = admin  # the administration port, if it has one
         self.name = member.name
         self.data = data
         self.log = data.with_name(f"{member.name}.log")
@@ -153,8 +158,10 @@ class LocalCluster:
     """
 
     def __init__(
-        self, topology: Topology, folder: Path, engine: str, options: Sequence[str] = ()
-    ) -> None:
+        self, topology: Topology, folder: Path, engine: str, options: Sequence[str] = (),
+        admin_ports: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """``admin_ports``: of the nodes in their order; none have one if it is empty."""
         self.topology = topology
         self.folder = folder
         self.engine = engine
@@ -167,12 +174,15 @@ class LocalCluster:
         self._parent, self._lifeline = os.pipe()
         serve = [sys.executable, "-m", "kvorum", "serve", "--topology", str(file)]
         self.processes: dict[str, NodeProcess] = {}
-        for member in topology.members:
+        for index, member in enumerate(topology.members):
             data = folder / member.name
             command = [*serve, "--name", member.name, "--engine", engine, *options]
             if engine != "memory":
                 command += ["--data", str(data)]
-            self.processes[member.name] = NodeProcess(member, command, data, self._parent)
+            admin = Address(member.host, admin_ports[index]) if admin_ports else None
+            if admin is not None:
+                command += ["--admin", str(admin)]
+            self.processes[member.name] = NodeProcess(member, command, data, self._parent, admin)
 
     @property
     def addresses(self) -> list[str]:
@@ -262,16 +272,16 @@ def _listens(member: Member) -> bool:
     return True
 
 
-def port_problem(member: Member) -> str:
-    """Why nobody can listen on a member's address now; empty if one can."""
-    family = socket.AF_INET6 if ":" in member.host else socket.AF_INET
+def port_problem(name: str, host: str, port: int) -> str:
+    """Why node ``name`` could not listen on an address now; empty if it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         # As the nodes do: a port whose last connections only linger is free.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((member.host, member.port))
+            trial.bind((host, port))
         except OSError as error:
-            return f"port {member.port} of {member.host}, for node {member.name}: {error.strerror}"
+            return f"port {port} of {host}, for node {name}: {error.strerror}"
     return ""
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from kvorum.cli.options import EngineChoice
-from kvorum.cli.settings import read_config, read_topology
+from kvorum.cli.settings import read_admin_address, read_config, read_topology
 from kvorum.server.process import run_node
+from kvorum.server.running import Door
 
 
 def serve(
@@ -25,6 +26,13 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Settings as TOML; see docs/reference/settings.md."),
+    ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="Serve health, metrics and the admin page there, on port 7490 if none is given.",
+        ),
     ] = None,
     allow_insecure_network: Annotated[
         bool,
@@ -54,9 +62,20 @@ def serve(
         data=data,
         engine=engine.value,
         config=read_config(config),
+        doors=_doors(admin),
         allow_insecure_network=allow_insecure_network,
         log_json=log_json,
         parent_fd=parent_fd,
     )
     if code:
         raise typer.Exit(code)
+
+
+def _doors(admin: str | None) -> list[Door]:
+    """What is served beside the native port."""
+    if admin is None:
+        return []
+    # Only now: a node without this port, and every other command, starts without its libraries.
+    from kvorum.admin.door import AdminDoor
+
+    return [AdminDoor(read_admin_address(admin))]

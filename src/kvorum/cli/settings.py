@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kvorum.client.addresses import parse_addresses
+from kvorum.client.addresses import Address, parse_address, parse_addresses
 from kvorum.client.blocking import Client
 from kvorum.config import NodeConfig, check_config
 from kvorum.errors import BadRequest, SettingsInvalid
@@ -23,6 +23,7 @@ from kvorum.model.topology import Topology, TopologyInvalid, decode_topology
 NODES_VARIABLE: Final = "KVORUM_NODES"
 VARIABLE_PREFIX: Final = "KVORUM_"
 DEFAULT_NODES: Final = "127.0.0.1:7401"
+DEFAULT_ADMIN_PORT: Final = 7490
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 _FIELDS: Final = {field.name: field.type for field in msgspec.structs.fields(NodeConfig)}
@@ -77,6 +78,14 @@ def read_topology(file: Path) -> Topology:
         raise SettingsInvalid(f"{file}: {error.strerror}") from None
     except TopologyInvalid as error:
         raise SettingsInvalid(f"{file}: {error}") from None
+
+
+def read_admin_address(text: str) -> Address:
+    """Where the administration port is to be."""
+    try:
+        return parse_address(text, DEFAULT_ADMIN_PORT)
+    except BadRequest as error:
+        raise SettingsInvalid(f"--admin: {error}") from None
 
 
 def connect_to(

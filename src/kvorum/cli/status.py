@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
+from kvorum.admin.status import Statuses, coverage_of, problems_of, status_document
 from kvorum.cli.options import Json, Nodes
 from kvorum.cli.output import Output, duration_text, size_text
 from kvorum.cli.settings import DEFAULT_NODES, connect_to
@@ -13,8 +13,6 @@ from kvorum.counters import MEANINGS
 from kvorum.errors import KvorumError
 from kvorum.model.topology import Topology
 from kvorum.wire.messages import StatusAnswer
-
-Statuses = dict[str, StatusAnswer | KvorumError]
 
 
 def status(
@@ -32,10 +30,10 @@ def status(
     with connect_to(nodes) as client:
         statuses = client.statuses()
         topology = client.topology
-    coverage = coverage_of(topology, statuses)
     if as_json:
-        out.json(_document(topology, statuses, coverage))
+        out.json(status_document(topology, statuses))
         return
+    coverage = coverage_of(topology, statuses)
     out.table(
         [
             "node", "address", "state", "up for", ">partitions", "engine", ">in flight",
@@ -55,19 +53,6 @@ def status(
         _show_counters(out, statuses)
 
 
-def coverage_of(topology: Topology, statuses: Statuses) -> list[int]:
-    """How many partitions have 0, 1, ... n owners that answer and take writes."""
-    up = {
-        member.id: None
-        for member in topology.members
-        if isinstance(answer := statuses[member.name], StatusAnswer) and answer.writable
-    }
-    counts = [0] * (topology.n + 1)
-    for entry in topology.partitions:
-        counts[sum(owner in up for owner in entry.owners)] += 1
-    return counts
-
-
 def _coverage_text(topology: Topology, coverage: list[int]) -> str:
     parts = []
     for owners in range(topology.n, -1, -1):
@@ -75,24 +60,6 @@ def _coverage_text(topology: Topology, coverage: list[int]) -> str:
             whole = "all" if owners == topology.n else str(owners)
             parts.append(f"{coverage[owners]} with {whole} of {topology.n} owners up")
     return ", ".join(parts)
-
-
-def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
-    """What a person should know of a node, a sentence each."""
-    if isinstance(answer, KvorumError):
-        return [str(answer)]
-    found = []
-    if not answer.writable:
-        found.append(f"takes no writes: {answer.unwritable_reason}")
-    found += [f"is not connected to {peer.name}" for peer in answer.peers if not peer.connected]
-    found += [
-        f"gets no answers from {peer.name}"
-        for peer in answer.peers
-        if peer.connected and peer.silent
-    ]
-    if answer.counters.get("quarantined"):
-        found.append(f"has found {answer.counters['quarantined']} damaged records")
-    return found
 
 
 def _row(topology: Topology, index: int, answer: StatusAnswer | KvorumError) -> list[str | Text]:
@@ -132,33 +99,3 @@ def _show_counters(out: Output, statuses: Statuses) -> None:
             for counter in names
         ],
     )
-
-
-def _document(topology: Topology, statuses: Statuses, coverage: list[int]) -> dict[str, object]:
-    return {
-        "cluster": topology.cluster_id.hex(),
-        "topology_epoch": topology.epoch,
-        "n": topology.n,
-        "partitions": len(topology.partitions),
-        "partitions_by_owners_up": coverage,
-        "nodes": {
-            member.name: {
-                "id": member.id,
-                "address": member.address,
-                "zone": member.zone,
-                **_node_document(statuses[member.name]),
-            }
-            for member in topology.members
-        },
-    }
-
-
-def _node_document(answer: StatusAnswer | KvorumError) -> dict[str, object]:
-    if isinstance(answer, KvorumError):
-        return {"answers": False, "error": str(answer)}
-    values = msgspec.structs.asdict(answer)
-    del values["request"], values["member"], values["name"]
-    values["cluster_id"] = answer.cluster_id.hex()
-    values["store_id"] = answer.store_id.hex()
-    values["peers"] = [msgspec.structs.asdict(peer) for peer in answer.peers]
-    return {"answers": True, "problems": problems_of(answer), **values}

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
+from kvorum.admin.documents import member_name, table_document
 from kvorum.cli.options import Durability, Json, Nodes, ResolutionChoice
 from kvorum.cli.outcome import CommandFailed
-from kvorum.cli.output import Output, member_name, size_text
+from kvorum.cli.output import Output, size_text
 from kvorum.cli.settings import DEFAULT_NODES, connect_to
 from kvorum.client.blocking import Client
 from kvorum.client.store import TableDescription
@@ -75,7 +76,7 @@ def list_tables(nodes: Nodes = DEFAULT_NODES, as_json: Json = False) -> None:
     with connect_to(nodes) as client:
         found = client.tables()
     if as_json:
-        out.json([document(table) for table in found])
+        out.json([table_document(table) for table in found])
         return
     out.table(
         ["table", ">r", ">w", "resolution", "durability", "sloppy", ">ttl s", ""],
@@ -104,7 +105,11 @@ def show(name: Name, nodes: Nodes = DEFAULT_NODES, as_json: Json = False) -> Non
         if not found:
             raise UnknownTable(f"there is no table {name!r}")
         if as_json:
-            out.json(document(found[0]) if len(found) == 1 else [document(one) for one in found])
+            out.json(
+                table_document(found[0])
+                if len(found) == 1
+                else [table_document(one) for one in found]
+            )
             return
         for table in found:
             _show(out, client, table)
@@ -170,29 +175,11 @@ def drop(
         out.line(f"dropped {name}")
 
 
-def document(table: TableDescription) -> dict[str, object]:
-    """A table as JSON has it."""
-    return {
-        "name": table.name,
-        "id": table.table_id.hex(),
-        "r": table.r,
-        "w": table.w,
-        "resolution": table.resolution,
-        "durability": table.durability,
-        "sloppy": table.sloppy,
-        "ttl_seconds": table.ttl_seconds,
-        "max_siblings": table.max_siblings,
-        "max_record_bytes": table.max_record_bytes,
-        "conflict": table.conflict,
-        "unreached": list(table.unreached),
-    }
-
-
 def _show(out: Output, client: Client, table: TableDescription) -> None:
     topology = client.topology
     unreached = ", ".join(member_name(topology, member) for member in table.unreached)
     if out.as_json:
-        out.json(document(table))
+        out.json(table_document(table))
         return
     out.table(
         ["setting", "of " + table.name],

@@ -11,6 +11,12 @@ from typing import Annotated
 
 import typer
 
+from kvorum.admin.documents import (
+    context_from_text,
+    found_document,
+    oldest_first,
+    stored_document,
+)
 from kvorum.cli.options import (
     Durability,
     HexKey,
@@ -26,15 +32,7 @@ from kvorum.cli.options import (
     W,
 )
 from kvorum.cli.outcome import NotFound
-from kvorum.cli.output import (
-    Output,
-    acks_text,
-    bytes_document,
-    context_from_text,
-    context_text,
-    instant_text,
-    member_name,
-)
+from kvorum.cli.output import Output, acks_text
 from kvorum.cli.settings import DEFAULT_NODES, DEFAULT_TIMEOUT_SECONDS, connect_to
 from kvorum.client.store import Found, Sibling, Stored
 from kvorum.errors import SettingsInvalid, SiblingsError
@@ -85,7 +83,7 @@ def get(
     if len(found.values) > 1 and (one or raw):
         raise SiblingsError(found.values, found.context)
     if as_json:
-        out.json(_found_document(key, found, topology))
+        out.json(found_document(key, found, topology))
     if not found.values:
         raise NotFound(
             f"{key!r} was deleted or has expired" if found.deleted else f"{key!r} has no value"
@@ -97,11 +95,6 @@ def get(
             if sibling.value is not None:
                 out.value(sibling.value)
         _comment(out, found)
-
-
-def oldest_first(found: Found) -> list[Sibling]:
-    """The siblings in the order of their clocks, which is the one that people expect."""
-    return sorted(found.siblings, key=lambda sibling: (sibling.clock, sibling.dot))
 
 
 def _comment(out: Output, found: Found) -> None:
@@ -251,47 +244,6 @@ def _check_one_of(context: str | None, blind: bool) -> None:
 
 def _show_stored(out: Output, key: str, stored: Stored, topology: Topology) -> None:
     if out.as_json:
-        out.json(
-            {
-                "outcome": "ok",
-                "key": key,
-                "coordinator": member_name(topology, stored.coordinator),
-                "w": stored.w,
-                "acks": [
-                    {
-                        "node": member_name(topology, ack.member),
-                        "level": ack.level,
-                        "fallback": ack.fallback,
-                    }
-                    for ack in stored.acks
-                ],
-                "put_id": stored.put_id.hex(),
-                "context": context_text(stored.context),
-            }
-        )
+        out.json(stored_document(key, stored, topology))
     else:
         out.line(f"ok: {acks_text(topology, stored.acks)}")
-
-
-def _found_document(key: str, found: Found, topology: Topology) -> dict[str, object]:
-    siblings = oldest_first(found)
-    return {
-        "key": key,
-        "deleted": found.deleted,
-        "values": [bytes_document(one.value) for one in siblings if one.value is not None],
-        "siblings": [
-            {
-                "deleted": one.value is None,
-                "dot": one.dot.hex(),
-                "written_at": instant_text(one.clock),
-                "expires_at": instant_text(one.expiry),
-                "content_type": one.content_type,
-                "put_id": one.put_id.hex(),
-            }
-            for one in siblings
-        ],
-        "coordinator": member_name(topology, found.coordinator),
-        "replicas": [member_name(topology, member) for member in found.replicas],
-        "may_miss_acknowledged": found.may_miss_acknowledged,
-        "context": context_text(found.context),
-    }

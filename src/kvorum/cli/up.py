@@ -30,6 +30,8 @@ from kvorum.model.topology import (
 )
 
 FIRST_PORT: Final = 7401
+PORT_MAX: Final = 65535
+ADMIN_DISTANCE: Final = 90  # of a node's administration port from its native one
 HOST: Final = "127.0.0.1"
 WATCH_SECONDS: Final = 0.2
 
@@ -47,6 +49,15 @@ def up(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="The first node's port; the others follow.")
     ] = FIRST_PORT,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The first node's administration port; 0: none have one. By default 90 above "
+            "--port.",
+        ),
+    ] = None,
     partitions: Annotated[
         int, typer.Option(help="Equal parts of the ring, a power of two, fixed for ever.")
     ] = DEFAULT_PARTITIONS,
@@ -65,7 +76,11 @@ def up(
     topology = local_topology(data, nodes, engine.value, port, partitions)
     check_ports(topology)
     options = ["--config", str(config.absolute())] if config is not None else []
-    with stop_signals() as stop, LocalCluster(topology, data, engine.value, options) as cluster:
+    admin_ports = choose_admin_ports(out, topology, admin_port)
+    with (
+        stop_signals() as stop,
+        LocalCluster(topology, data, engine.value, options, admin_ports) as cluster,
+    ):
         cluster.start()
         cluster.wait_until_ready(while_waiting=stop.check)
         _say_ready(out, cluster)
@@ -155,24 +170,70 @@ def node_name(index: int) -> str:
 
 def check_ports(topology: Topology) -> None:
     """Raise ``PortInUse``, naming it, if a port of the cluster is another process's."""
-    problems = [text for member in topology.members if (text := port_problem(member))]
+    problems = [
+        text
+        for member in topology.members
+        if (text := port_problem(member.name, member.host, member.port))
+    ]
     if problems:
         raise PortInUse("; ".join(problems))
+
+
+def choose_admin_ports(out: Output, topology: Topology, first: int | None) -> list[int]:
+    """The administration ports of all nodes; none if they are not wanted.
+
+    Those that nobody asked for are not worth failing for: if one is taken, there are none.
+    """
+    members = topology.members
+    if first == 0:
+        return []
+    asked_for = first is not None
+    if first is None:
+        first = members[0].port + max(ADMIN_DISTANCE, len(members))
+    ports = [first + index for index in range(len(members))]
+    problems = [
+        text
+        for member, port in zip(members, ports, strict=True)
+        if (text := _admin_port_problem(member, port))
+    ]
+    if not problems:
+        return ports
+    if asked_for:
+        raise PortInUse("; ".join(problems))
+    out.note(f"no administration ports, see --admin-port: {problems[0]}")
+    return []
+
+
+def _admin_port_problem(member: Member, port: int) -> str:
+    if port > PORT_MAX:
+        return f"there is no port {port}, for node {member.name}"
+    return port_problem(member.name, member.host, port)
 
 
 def _say_ready(out: Output, cluster: LocalCluster) -> None:
     addresses = ",".join(cluster.addresses)
     if out.as_json:
         nodes = {
-            node.name: {"address": node.address, "pid": node.pid, "log": str(node.log)}
+            node.name: {
+                "address": node.address,
+                "admin": f"http://{node.admin}/" if node.admin else None,
+                "pid": node.pid,
+                "log": str(node.log),
+            }
             for node in cluster.processes.values()
         }
         out.json({"ready": True, "addresses": addresses, "nodes": nodes})
         return
     out.table(
-        ["node", "address", ">process", "log"],
+        ["node", "address", "admin page", ">process", "log"],
         [
-            [node.name, node.address, str(node.pid), str(node.log)]
+            [
+                node.name,
+                node.address,
+                f"http://{node.admin}/" if node.admin else "none",
+                str(node.pid),
+                str(node.log),
+            ]
             for node in cluster.processes.values()
         ],
     )

@@ -25,7 +25,7 @@ def parse_addresses(given: str | list[str] | tuple[str, ...]) -> list[Address]:
     return list(addresses)
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -38,7 +38,7 @@ def parse_address(text: str) -> Address:
     if not host:
         raise BadRequest(f"address {text!r}: must be HOST:PORT")
     if not port:
-        return Address(host, DEFAULT_PORT)
+        return Address(host, default_port)
     if re.fullmatch("[0-9]{1,5}", port) is None or not 0 < int(port) < 65536:
         raise BadRequest(f"address {text!r}: the port must be a number from 1 to 65535")
     return Address(host, int(port))

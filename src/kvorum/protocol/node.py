@@ -176,7 +176,7 @@ class Node:
                 self.tables.on_drop(client, message)
                 self._arm_drop()
             case StatusQuery():
-                client.send(encode(self._status(message.request)))
+                client.send(encode(self.status(message.request)))
             case ExplainQuery():
                 self.inspection.on_explain(client, message)
             case _:
@@ -346,7 +346,8 @@ class Node:
 
     # For people.
 
-    def _status(self, request: int) -> StatusAnswer:
+    def status(self, request: int) -> StatusAnswer:
+        """All that this node knows of itself."""
         env = self.env
         store = self.store
         peers: list[PeerStatus] = []

@@ -35,6 +35,11 @@ class OpenedData:
         self.engine = engine
         self._folder = folder
 
+    @property
+    def path(self) -> str:
+        """Where on the disk it lies; empty where nothing is kept on one."""
+        return self._folder.path if self._folder is not None else ""
+
     def close(self, last_clock: int) -> bool:
         """Stop cleanly; True if the next start will find everything in order."""
         clean = self.store.close_clean(last_clock)

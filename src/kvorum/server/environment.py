@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -21,6 +21,17 @@ WARNINGS: Final = (
     "engine_full", "client_cut_off", "quarantined", "connect_refused", "node_stopping_itself",
 )  # fmt: skip
 REPORTS_PER_SECOND: Final = 10  # of one kind; the rest is counted and told with the next
+EVENTS_KEPT: Final = 500
+
+
+class Event(NamedTuple):
+    """Something that was told to the log, kept for a while for whoever asks the node itself."""
+
+    number: int  # counts up from 1
+    wall: int  # microseconds
+    warning: bool
+    name: str
+    detail: dict[str, Any]
 
 
 class Peers:
@@ -59,6 +70,8 @@ class ServerEnvironment(Environment):
         self.peers: Peers | None = None
         self.stop_reason = ""
         self._log = structlog.get_logger("kvorum")
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._event_count = 0
         self._reported: dict[str, tuple[int, int]] = {}  # event -> second, how many in it
         self.read_clocks()
 
@@ -90,7 +103,10 @@ class ServerEnvironment(Environment):
         self._reported[event] = (second, count + 1)
         if count >= REPORTS_PER_SECOND:
             return
-        if event in WARNINGS:
+        warning = event in WARNINGS
+        self._event_count += 1
+        self.events.append(Event(self._event_count, self.wall, warning, event, detail))
+        if warning:
             self._log.warning(event, **detail)
         else:
             self._log.info(event, **detail)

@@ -15,6 +15,7 @@ are refused with the reason, and reads are answered. The write is tried again wi
 from asyncio import AbstractEventLoop, TimerHandle
 from typing import TYPE_CHECKING
 
+from kvorum.counters import OperationCounts, bucket_of
 from kvorum.server.environment import ServerEnvironment
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Turns:
         self._alarm_at = -1
         self._last_refusal = ""
         self._refused_position = -1
+        # How late alarms rang, in the buckets of counters.py: how long what arrives may wait.
+        self.lags = OperationCounts().durations
         self.on_stop_wanted: Callable[[], None] = _nothing
 
     def begin(self) -> None:
@@ -119,9 +122,11 @@ class Turns:
         self._alarm = self.loop.call_later(delay, self._ring)
 
     def _ring(self) -> None:
+        due = self._alarm_at
         self._alarm = None
         self._alarm_at = -1
         self.begin()
+        self.lags[bucket_of(max(self.env.now - due, 0))] += 1
 
     def on_disk_news(self) -> None:
         """The committer has moved a position, or something has failed."""

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from kvorum.client.addresses import Address
 from kvorum.config import NodeConfig, check_config
 from kvorum.errors import SettingsInvalid
 from kvorum.model.ring import Ring
@@ -34,6 +35,7 @@ from kvorum.server.listener import Listener
 from kvorum.server.logs import configure_logs
 from kvorum.server.loop import Turns
 from kvorum.server.peers import OutgoingPeers
+from kvorum.server.running import Door, RunningNode
 
 LOOPBACK: Final = ("localhost", "::1")
 EXIT_OK: Final = 0
@@ -51,12 +53,13 @@ def run_node(
     data: Path | None,
     engine: str,
     config: NodeConfig,
+    doors: Sequence[Door] = (),
     allow_insecure_network: bool = False,
     log_json: bool = False,
     parent_fd: int = -1,
     on_ready: Callable[[], None] | None = None,
 ) -> int:
-    """Run one node until it is told to stop; the exit code.
+    """Run one node, and ``doors`` beside it, until it is told to stop; the exit code.
 
     ``parent_fd`` is a file descriptor whose end of file stops the node too, so that a local
     cluster never outlives who started it. Raises ``SettingsInvalid``, and ``InUse`` for a port
@@ -70,18 +73,22 @@ def run_node(
     if member is None:
         known = ", ".join(one.name for one in topology.members)
         raise SettingsInvalid(f"the topology has no node {name!r}; it has {known}")
-    if not allow_insecure_network and not _is_loopback(member.host):
-        raise SettingsInvalid(
-            f"node {name} would listen on {member.address}, beyond this machine, where anybody "
-            "could read and write: there is no authentication yet. Use --allow-insecure-network "
-            "if the network is yours alone"
-        )
+    own = Address(member.host, member.port)
+    for address in (own, *(door.address for door in doors)):
+        if not allow_insecure_network and not _is_loopback(address.host):
+            raise SettingsInvalid(
+                f"node {name} would listen on {address}, beyond this machine, where anybody "
+                "could read and write: there is no authentication yet. Use "
+                "--allow-insecure-network if the network is yours alone"
+            )
     configure_logs(name, log_json)
-    # The port first: it is free or not at once, while opening the data may replay a log.
-    with contextlib.closing(_bind(member)) as listening:
+    # The ports first: they are free or not at once, while opening the data may replay a log.
+    with contextlib.ExitStack() as bound:
+        listening = bound.enter_context(contextlib.closing(_bind(own, name)))
+        behind = [(door, bound.enter_context(_bind(door.address, name))) for door in doors]
         opened = open_data(topology, member, data, engine, config)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-        process = _Process(ring, member, config, opened, listening, parent_fd, on_ready)
+        process = _Process(ring, member, config, opened, listening, behind, parent_fd, on_ready)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(process.run())
 
@@ -90,24 +97,24 @@ def _is_loopback(host: str) -> bool:
     return host in LOOPBACK or host.startswith("127.")
 
 
-def _bind(member: Member) -> socket.socket:
-    """Take the member's address; nobody can connect until the node listens there."""
+def _bind(wanted: Address, name: str) -> socket.socket:
+    """Take an address; nobody can connect until the node listens there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            member.host, member.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SettingsInvalid(f"cannot listen on {member.address}: {error}") from error
+        raise SettingsInvalid(f"cannot listen on {wanted}: {error}") from error
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(address)
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            text = f"port {member.port} on {member.host} is in use by another program"
-            raise InUse(f"{text}; stop that, or give node {member.name} another port") from error
-        raise SettingsInvalid(f"cannot listen on {member.address}: {error}") from error
+            text = f"port {wanted.port} on {wanted.host} is in use by another program"
+            raise InUse(f"{text}; stop that, or give node {name} another port") from error
+        raise SettingsInvalid(f"cannot listen on {wanted}: {error}") from error
     return listening
 
 
@@ -116,13 +123,15 @@ class _Process:
 
     def __init__(
         self, ring: Ring, member: Member, config: NodeConfig, opened: OpenedData,
-        listening: socket.socket, parent_fd: int, on_ready: Callable[[], None] | None,
+        listening: socket.socket, doors: list[tuple[Door, socket.socket]], parent_fd: int,
+        on_ready: Callable[[], None] | None,
     ) -> None:  # fmt: skip
         self._ring = ring
         self._member = member
         self._config = config
         self._opened = opened
         self._listening = listening
+        self._doors = doors
         self._parent_fd = parent_fd
         self._on_ready = on_ready
         self._log = structlog.get_logger("kvorum")
@@ -151,6 +160,9 @@ class _Process:
             backlog=BACKLOG,
         )
         turns.begin()
+        running = RunningNode(self._member, self._config, turns, listener, self._opened)
+        for door, socket_of_it in self._doors:
+            await door.open(running, socket_of_it)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -164,6 +176,8 @@ class _Process:
         await stopping.wait()
         server.close()
         await self._finish(turns, listener)
+        for door, _ in self._doors:
+            await door.close()
         await turns.peers.stop()
         listener.end_all()
         await asyncio.sleep(0)

@@ -7,13 +7,15 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from kvorum.cli.output import (
-    Output,
+from kvorum.admin.documents import (
     bytes_document,
     context_from_text,
     context_text,
-    duration_text,
     instant_text,
+)
+from kvorum.cli.output import (
+    Output,
+    duration_text,
     shown,
     size_text,
 )

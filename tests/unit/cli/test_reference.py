@@ -7,7 +7,7 @@ from kvorum.config import MEANINGS, NodeConfig
 from scripts.reference import FOLDER, cli_page, pages
 
 
-@pytest.mark.parametrize("name", ["cli.md", "settings.md", "counters.md", "fault-points.md"])
+@pytest.mark.parametrize("name", sorted(pages()))
 def test_the_page_is_fresh(name: str) -> None:
     text = (FOLDER / name).read_text(encoding="utf-8")
     assert text == pages()[name], "run python -m scripts.reference, and look at the difference"

@@ -1,0 +1,72 @@
+"""What the nodes of a cluster say of themselves, what that means, and how JSON has it."""
+
+import msgspec
+
+from kvorum.errors import KvorumError
+from kvorum.model.topology import Topology
+from kvorum.wire.messages import StatusAnswer
+
+Statuses = dict[str, StatusAnswer | KvorumError]
+
+
+def coverage_of(topology: Topology, statuses: Statuses) -> list[int]:
+    """How many partitions have 0, 1, ... n owners that answer and take writes."""
+    up = {
+        member.id: None
+        for member in topology.members
+        if isinstance(answer := statuses[member.name], StatusAnswer) and answer.writable
+    }
+    counts = [0] * (topology.n + 1)
+    for entry in topology.partitions:
+        counts[sum(owner in up for owner in entry.owners)] += 1
+    return counts
+
+
+def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
+    """What a person should know of a node, a sentence each."""
+    if isinstance(answer, KvorumError):
+        return [str(answer)]
+    found = []
+    if not answer.writable:
+        found.append(f"takes no writes: {answer.unwritable_reason}")
+    found += [f"is not connected to {peer.name}" for peer in answer.peers if not peer.connected]
+    found += [
+        f"gets no answers from {peer.name}"
+        for peer in answer.peers
+        if peer.connected and peer.silent
+    ]
+    if answer.counters.get("quarantined"):
+        found.append(f"has found {answer.counters['quarantined']} damaged records")
+    return found
+
+
+def status_document(topology: Topology, statuses: Statuses) -> dict[str, object]:
+    """All nodes of a cluster, those that do not answer too."""
+    return {
+        "cluster": topology.cluster_id.hex(),
+        "topology_epoch": topology.epoch,
+        "n": topology.n,
+        "partitions": len(topology.partitions),
+        "partitions_by_owners_up": coverage_of(topology, statuses),
+        "nodes": {
+            member.name: {
+                "id": member.id,
+                "address": member.address,
+                "zone": member.zone,
+                **_node_document(statuses[member.name]),
+            }
+            for member in topology.members
+        },
+    }
+
+
+def _node_document(answer: StatusAnswer | KvorumError) -> dict[str, object]:
+    if isinstance(answer, KvorumError):
+        return {"answers": False, "error": str(answer)}
+    values = msgspec.structs.asdict(answer)
+    del values["request"], values["member"], values["name"]
+    values["cluster_id"] = answer.cluster_id.hex()
+    values["store_id"] = answer.store_id.hex()
+    values["peers"] = [msgspec.structs.asdict(peer) for peer in answer.peers]
+    values["operations"] = [msgspec.structs.asdict(one) for one in answer.operations]
+    return {"answers": True, "problems": problems_of(answer), **values}
