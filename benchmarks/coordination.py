@@ -112,6 +112,9 @@ class _Trio:
             for link in node.env.links.values():
                 link.open(node.env.now)
                 node.on_data_open(link.peer)
+            for other in self.nodes:
+                if other is not node:
+                    node.on_control(other.me, other.generations.states())
         for node in reversed(self.nodes):
             self.put_all(node)
         self.coordinator = self.nodes[0]

@@ -21,13 +21,13 @@ from kvorum.model.record import (
     VALUE_HEAD_BYTES,
     RecordInvalid,
     check_layout,
-    unpack_record_head,
-    value_end,
+    unpack_value_lengths,
 )
 from kvorum.model.version import ACTOR_BYTES, DOT_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
 
 FORMAT: Final = 1
 HEAD_BYTES: Final = 20
+OWN_DOT_OFFSET: Final = 4
 NO_OWN: Final = NO_ACTOR + b"\0\0\0\0"
 NO_RUN: Final = b"\0\0"  # in the head of a record
 ONE_VALUE: Final = b"\1\0"
@@ -36,7 +36,12 @@ RECORD_STARTS: Final = [bytes((RECORD_FORMAT, flags)) for flags in range(8)]
 
 _head = Struct("<BBH16s")
 _pack_head = _head.pack
+_pack_short_head = Struct("<BBH").pack  # without the own dot
 _unpack_key_length = Struct("<H").unpack_from
+# Several fields in one call: what precedes the own dot as one number, with the key's length in
+# its upper half; and of a record's head flags, entries, and the counts of runs and values.
+_unpack_split_head = Struct("<I16s").unpack_from
+_unpack_shape = Struct("<xBH4s").unpack_from
 
 
 def pack_holding(own: bytes, partition_key: bytes, record: bytes) -> bytes:
@@ -44,9 +49,10 @@ def pack_holding(own: bytes, partition_key: bytes, record: bytes) -> bytes:
     return _pack_head(FORMAT, 0, len(partition_key), own) + partition_key + record
 
 
-def with_head(own: bytes, key_length: int, rest: bytes) -> bytes:
-    """A holding of its head and ``rest``, the partition key and record together."""
-    return _pack_head(FORMAT, 0, key_length, own) + rest
+def kept_and_sent(own: bytes, key_length: int, rest: bytes) -> tuple[bytes, bytes]:
+    """A holding of ``rest``, partition key and record together: as it is kept, as it travels."""
+    head = _pack_short_head(FORMAT, 0, key_length)
+    return b"".join((head, own, rest)), b"".join((head, NO_OWN, rest))
 
 
 def own_dot(holding: bytes) -> bytes:
@@ -129,37 +135,39 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
     actor's entry and nothing else; and that actor is not our own. Then it replaces all but the
     own dot. None: look closely.
     """
-    offset = HEAD_BYTES + (held[2] | held[3] << 8)
-    _, flags, entry_count, run_count, value_count = unpack_record_head(held, offset)
-    start = offset + RECORD_HEAD_BYTES  # of the vector
+    size = len(received)
+    if size < HEAD_BYTES:
+        return None
+    head, own = _unpack_split_head(held, 0)
+    received_head, received_own = _unpack_split_head(received, 0)
+    if received_head != head or received_own != NO_OWN:
+        return None
+    start = HEAD_BYTES + RECORD_HEAD_BYTES + (head >> 16)  # of the vector
+    flags, entry_count, beyond = _unpack_shape(held, start - RECORD_HEAD_BYTES)
     end = start + ENTRY_BYTES * entry_count
     dot = received[end : end + DOT_BYTES]
     position = received.find(dot, start, end)
+    counter_at = position + ACTOR_BYTES
     after = position + ENTRY_BYTES
     if (
         position < 0
         or (position - start) % ENTRY_BYTES
-        or run_count
-        or value_count != 1
+        or beyond != NO_RUN_ONE_VALUE
         or flags & LWW
-        or received[HEAD_BYTES:position] != held[HEAD_BYTES:position]
-        or received[after:end] != held[after:end]
-        or received[4:HEAD_BYTES] != NO_OWN
-        or received[:4] != held[:4]
+        or received[HEAD_BYTES:counter_at] != held[HEAD_BYTES:counter_at]
+        or received[counter_at:after] <= held[counter_at:after]
+        or (after < end and received[after:end] != held[after:end])
+        or size < end + VALUE_HEAD_BYTES
     ):
         return None
-    actor = dot[:ACTOR_BYTES]
-    entry = held[position:after]
-    own = held[4:HEAD_BYTES]
-    if (
-        entry >= dot
-        or entry[:ACTOR_BYTES] != actor
-        or own[:ACTOR_BYTES] == actor
-        or len(received) < end + VALUE_HEAD_BYTES
-        or value_end(received, end) != len(received)
-    ):
+    length, _, type_length = unpack_value_lengths(received, end)
+    if end + VALUE_HEAD_BYTES + length + type_length != size:
         return None
-    return received if own == NO_OWN else received[:4] + own + received[HEAD_BYTES:]
+    if own == NO_OWN:
+        return received
+    if own[:ACTOR_BYTES] == dot[:ACTOR_BYTES]:
+        return None
+    return held[:HEAD_BYTES] + received[HEAD_BYTES:]
 
 
 assert _head.size == HEAD_BYTES

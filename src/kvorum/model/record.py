@@ -51,12 +51,13 @@ CONTENT_TYPE_BYTES_MAX: Final = 255
 _head = Struct("<BBHHH")
 _pack_head = _head.pack
 _unpack_head = _head.unpack_from
-unpack_record_head: Final = _unpack_head  # ``head_of``, at an offset
 _value_head = Struct("<16sQQ16sIBBH")
 _pack_value = _value_head.pack
 _unpack_value = _value_head.unpack_from
 _unpack_order = Struct("<16sQ").unpack_from
+_unpack_clock = Struct("<16xQ").unpack_from
 _unpack_lengths = Struct("<48xIBB").unpack_from
+unpack_value_lengths: Final = _unpack_lengths  # a value's length, flags, content type's length
 
 
 class RecordInvalid(ValueError):
@@ -67,6 +68,13 @@ def head_of(record: bytes) -> tuple[int, int, int, int, int]:
     """(format, flags, entries, runs, values)."""
     head: tuple[int, int, int, int, int] = _unpack_head(record, 0)
     return head
+
+
+def glance(record: bytes) -> tuple[int, int, int, int]:
+    """(flags, number of values, where they begin, the first one's clock or 0)."""
+    _, flags, entry_count, run_count, value_count = _unpack_head(record, 0)
+    position = HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
+    return flags, value_count, position, _unpack_clock(record, position)[0] if value_count else 0
 
 
 def values_offset(record: bytes) -> int:

@@ -32,6 +32,9 @@ NO_ACTOR: Final = b"\0" * ACTOR_BYTES
 _counter = Struct(">I")
 _pack_counter = _counter.pack
 _unpack_counter = _counter.unpack_from
+_dot = Struct(">8s4sI")
+pack_dot = _dot.pack  # of a store id, a stamp and a counter
+unpack_dot = _dot.unpack_from
 _run = Struct(">II")
 _pack_run = _run.pack
 _unpack_run = _run.unpack_from
@@ -44,11 +47,6 @@ def make_actor(store_id: bytes, stamp: int) -> bytes:
 
 def make_dot(actor: bytes, counter: int) -> bytes:
     return actor + _pack_counter(counter)
-
-
-def following_dot(dot: bytes) -> bytes:
-    """The same actor's next dot; its counter must not be the last there is."""
-    return dot[:ACTOR_BYTES] + _pack_counter(_unpack_counter(dot, ACTOR_BYTES)[0] + 1)
 
 
 def counter_of(dot: bytes) -> int:

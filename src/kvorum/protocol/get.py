@@ -18,10 +18,9 @@ from kvorum.model.record import (
     EXPIRES,
     RecordInvalid,
     check_layout,
-    head_of,
+    glance,
     highest_clock,
     supersedes,
-    values_offset,
 )
 from kvorum.model.siblings import encode_shown, merge
 from kvorum.protocol.environment import ClientPort, Environment
@@ -267,15 +266,16 @@ class GetCoordinator(Asker):
             frame = get_ok_frame(self.request, flags, replicas.me, names, empty, 0, b"")
             self.client.send(frame)
             return
-        _, record_flags, _, _, count = head_of(merged)
+        record_flags, count, values_at, clock = glance(merged)
         shown = merged
         if count > 1 or record_flags & EXPIRES:
+            clock = highest_clock(merged)
             shown = encode_shown(merged, self.env.wall if self.judges_expiry else 0)
-            count = head_of(shown)[4]
+            _, count, values_at, _ = glance(shown)
             if count > 1:
                 self.env.counters.siblings_seen += 1
-        context = context_of_record(self.key, merged, highest_clock(merged))
-        values = shown[values_offset(shown) :]
+        context = context_of_record(self.key, merged, clock)
+        values = shown[values_at:]
         flags |= FOUND
         self.client.send(
             get_ok_frame(self.request, flags, replicas.me, names, context, count, values)

@@ -28,15 +28,15 @@ from kvorum.model.context import (
     is_whole,
     same_seen,
 )
-from kvorum.model.holding import HEAD_BYTES as HOLDING_HEAD_BYTES
 from kvorum.model.holding import (
     NO_OWN,
+    OWN_DOT_OFFSET,
+    kept_and_sent,
     own_dot,
     pack_holding,
     partition_key_of,
     record_of,
     rewritten,
-    with_head,
 )
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
@@ -57,9 +57,10 @@ from kvorum.model.version import (
     ENTRY_BYTES,
     Seen,
     counter_of,
-    following_dot,
     make_actor,
     make_dot,
+    pack_dot,
+    unpack_dot,
 )
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.holdings import Holdings
@@ -74,7 +75,6 @@ from kvorum.wire.requests import (
 
 MINTED: Final = 0
 LWW_TABLE: Final = Resolution.LWW
-LAST_COUNTER: Final = b"\xff\xff\xff\xff"
 # A record counts entries and runs in 16 bits, and three replicas' may be merged into one. No
 # history comes near this; contexts with made-up dots would, put after put.
 SEEN_MAX: Final = 16_384
@@ -120,32 +120,28 @@ class Minter:
         if not self.confirmed:
             self._draw_unconfirmed()
         held = store.get(key)
-        if (
-            held
-            and context
-            and held[4:12] == store.store_id
-            and table.resolution is not LWW_TABLE
-            and held[16:HOLDING_HEAD_BYTES] != LAST_COUNTER
-        ):
-            # The usual read-modify-write, without taking anything apart.
-            wall = self._env.wall
-            clock = self.plain_clock.tick(wall)
-            dot = following_dot(held[4:HOLDING_HEAD_BYTES])
-            expiry = wall + ttl if ttl and not tombstone else 0
-            encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
-            flags = (HAS_TOMBSTONE if tombstone else 0) | (EXPIRES if expiry else 0)
-            seen = context[CONTEXT_HEAD_BYTES:-4]
-            rest = rewritten(held, partition_key, seen, flags, encoded)
-            if rest is not None and is_whole(context):
-                # The context equals what is held, so nothing else in it needs a check; but one
-                # that was damaged may say by chance what its holder has never read.
-                key_length = len(partition_key)
-                self._holdings.write(key, held, with_head(dot, key_length, rest))
-                self.sent = with_head(NO_OWN, key_length, rest)
-                self.dot = dot
-                self.record = rest[key_length:]
-                self.value_clock = clock
-                return MINTED
+        if held and context and table.resolution is not LWW_TABLE:
+            store_id, stamp, counter = unpack_dot(held, OWN_DOT_OFFSET)
+            if store_id == store.store_id and counter < COUNTER_MAX:
+                # The usual read-modify-write, without taking anything apart.
+                wall = self._env.wall
+                clock = self.plain_clock.tick(wall)
+                dot = pack_dot(store_id, stamp, counter + 1)
+                expiry = wall + ttl if ttl and not tombstone else 0
+                encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
+                flags = (HAS_TOMBSTONE if tombstone else 0) | (EXPIRES if expiry else 0)
+                seen = context[CONTEXT_HEAD_BYTES:-4]
+                rest = rewritten(held, partition_key, seen, flags, encoded)
+                if rest is not None and is_whole(context):
+                    # The context equals what is held, so nothing else in it needs a check; but
+                    # one that was damaged may say by chance what its holder has never read.
+                    key_length = len(partition_key)
+                    kept, self.sent = kept_and_sent(dot, key_length, rest)
+                    self._holdings.write(key, held, kept)
+                    self.dot = dot
+                    self.record = rest[key_length:]
+                    self.value_clock = clock
+                    return MINTED
         return self._mint_slowly(
             key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
         )

@@ -30,6 +30,7 @@ from kvorum.protocol.replica import Replica
 from kvorum.protocol.replica_set import ReplicaSet, ReplicaSets
 from kvorum.storage.store import Store
 from kvorum.wire.framing import FrameInvalid
+from kvorum.wire.link import Asker
 from kvorum.wire.requests import (
     BAD_REQUEST,
     DEFAULT,
@@ -132,29 +133,30 @@ class Requests(Finisher):
             or sort_length > config.sort_key_bytes_max
             or value_bytes > config.value_bytes_max
             or context_length > config.context_bytes_max
-        ):
-            text = self._size_problem(key_length, sort_length, context_length, value_bytes)
-            self._refuse_put(client, head, TOO_LARGE, text)
-            return
-        if (
-            not key_length
+            or not key_length
             or w > self._n
             or ttl > TTL_MAX
             or (durability > DURABILITY_MAX and durability != DEFAULT)
             or (flags & TOMBSTONE and value_bytes)
         ):
-            text = self._put_problem(key_length, w, durability, ttl)
-            self._refuse_put(client, head, BAD_REQUEST, text)
+            self._refuse_bad_put(client, head, value_bytes)
             return
         partition_key = payload[PUT_HEAD_BYTES:key_end]
-        key = self._locate(table_id, partition_key, payload[key_end:sort_end])
+        locator = self._locators.get(table_id) or self._new_locator(table_id)
+        key = locator.engine_key(partition_key, payload[key_end:sort_end] if sort_length else b"")
         replicas = self.replica_sets.of(key)
         if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
             self._forward(client, request, flags, payload, replicas)
             return
-        if not self._is_new(client, head, client_id, counter, first_sent, lowest_open):
+        known = self.ledger.recall(client_id, counter, lowest_open)
+        age = self._peering.steady - first_sent
+        usual = known is None and abs(age) <= self._retry_window
+        if not usual and not self._is_new(client, head, known, age):
             return
-        if self._is_full(client):
+        if (
+            client.in_flight >= config.requests_in_flight_per_client_max
+            or len(self.open) >= config.requests_in_flight_max
+        ) and self._is_full(client):
             self._env.counters.overloads += 1
             self._refuse_put(client, head, OVERLOADED, "too many requests are in flight here")
             return
@@ -166,10 +168,18 @@ class Requests(Finisher):
         context = payload[sort_end:context_end]
         self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
+    def _refuse_bad_put(self, client: ClientPort, head: PutHead, value_bytes: int) -> None:
+        text = self._size_problem(head[2], head[8], head[10], value_bytes)
+        if text:
+            self._refuse_put(client, head, TOO_LARGE, text)
+        else:
+            text = self._put_problem(head[2], head[4], head[5], head[16])
+            self._refuse_put(client, head, BAD_REQUEST, text)
+
     def _size_problem(
         self, key_length: int, sort_length: int, context_length: int, value_bytes: int
     ) -> str:
-        """Which of its limits a request breaks."""
+        """Which of its limits a request breaks; empty if none."""
         config = self._config
         if key_length > config.partition_key_bytes_max:
             return _too_long("partition key", key_length, config.partition_key_bytes_max)
@@ -177,7 +187,9 @@ class Requests(Finisher):
             return _too_long("sort key", sort_length, config.sort_key_bytes_max)
         if value_bytes > config.value_bytes_max:
             return _too_long("value", value_bytes, config.value_bytes_max)
-        return _too_long("context", context_length, config.context_bytes_max)
+        if context_length > config.context_bytes_max:
+            return _too_long("context", context_length, config.context_bytes_max)
+        return ""
 
     def _put_problem(self, key_length: int, w: int, durability: int, ttl: int) -> str:
         """What else a put cannot be."""
@@ -191,18 +203,13 @@ class Requests(Finisher):
             return f"a time to live of {ttl} us; at most {TTL_MAX}"
         return "a delete carries no value"
 
-    def _is_new(
-        self, client: ClientPort, head: PutHead, client_id: bytes, counter: int, first_sent: int,
-        lowest_open: int,
-    ) -> bool:  # fmt: skip
+    def _is_new(self, client: ClientPort, head: PutHead, known: Asker | None, age: int) -> bool:
         """Judge the put's id; False if that has answered the request, or taken it up again."""
-        known = self.ledger.recall(client_id, counter, lowest_open)
         if known is not None and known is not SETTLED:
             assert isinstance(known, PutCoordinator)
             self._env.counters.retries_known += 1
             self._resume(client, head[3], known)
             return False
-        age = self._peering.steady - first_sent
         if age > self._retry_window or known is SETTLED:
             self._answer_too_late(client, head)
             return False
@@ -366,7 +373,8 @@ class Requests(Finisher):
             self._refuse_get(client, request, BAD_REQUEST, text, table_id)
             return
         partition_key = payload[GET_HEAD_BYTES:key_end]
-        key = self._locate(table_id, partition_key, payload[key_end:])
+        locator = self._locators.get(table_id) or self._new_locator(table_id)
+        key = locator.engine_key(partition_key, payload[key_end:] if sort_length else b"")
         replicas = self.replica_sets.of(key)
         if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
             self._forward(client, request, flags, payload, replicas)
@@ -397,11 +405,9 @@ class Requests(Finisher):
 
     # Both.
 
-    def _locate(self, table_id: bytes, partition_key: bytes, sort_key: bytes) -> bytes:
-        locator = self._locators.get(table_id)
-        if locator is None:
-            locator = self._locators[table_id] = TableLocator(self._ring.hash_key, table_id)
-        return locator.engine_key(partition_key, sort_key)
+    def _new_locator(self, table_id: bytes) -> TableLocator:
+        locator = self._locators[table_id] = TableLocator(self._ring.hash_key, table_id)
+        return locator
 
     def _forward(
         self, client: ClientPort, request: int, flags: int, payload: bytes, replicas: ReplicaSet

@@ -96,7 +96,7 @@ class Store:
         self._files = files
         self._draw = draw
         self._next_stamp = marker.next_stamp if marker is not None else 1
-        self.get: Callable[[bytes], bytes | None] = buffer.get
+        self.get: Callable[[bytes], bytes | None] = buffer.reader()
         self.put: Callable[[bytes, bytes], None] = buffer.put
         self.delete: Callable[[bytes], None] = buffer.delete
         self.drop_range: Callable[[bytes, bytes], None] = buffer.drop_range

@@ -5,6 +5,8 @@ and the engine is a dict, it would only hold everything twice for a while and lo
 places for what lies in one.
 """
 
+from collections.abc import Callable
+
 from kvorum.storage.buffer import Buffer
 from kvorum.storage.memory import MemoryEngine
 
@@ -32,3 +34,6 @@ class VolatileBuffer(Buffer):
 
     def get(self, key: bytes) -> bytes | None:
         return self._records.get(key)
+
+    def reader(self) -> Callable[[bytes], bytes | None]:
+        return self._records.get

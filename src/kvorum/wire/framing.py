@@ -44,6 +44,10 @@ class FrameReader:
 
         Raises ``FrameInvalid`` for a length of nought or beyond the limit.
         """
+        if not self._tail and not self._need and len(data) > LENGTH_BYTES:
+            whole: int = len(data) - LENGTH_BYTES
+            if whole == _unpack_length(data, 0)[0] and whole <= self.payload_bytes_max:
+                return [data[LENGTH_BYTES:]]  # One frame and nothing else, as nearly always.
         if self._need:
             self._chunks.append(data)
             self._have += len(data)

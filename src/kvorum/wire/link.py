@@ -130,9 +130,9 @@ class Link:
     """
 
     __slots__ = (
-        "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_unsent", "_wants_mark",
-        "again", "batch_bytes_max", "connected", "heard_at", "in_flight", "latency", "mute",
-        "owed_bytes", "peer", "queue_bytes_max", "silent", "unmarked",
+        "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_room", "_unsent",
+        "_wants_mark", "again", "batch_bytes_max", "connected", "heard_at", "in_flight",
+        "latency", "mute", "peer", "queue_bytes_max", "silent", "unmarked",
     )  # fmt: skip
 
     def __init__(
@@ -146,7 +146,9 @@ class Link:
         self.silent = False  # an adaptive timeout has passed without any answer: ask others first
         self.mute = False  # so long without any answer that the peer is not believed alive
         self.heard_at = 0
-        self.owed_bytes = 0  # of entries that lack their answer
+        # What this turn's batch may grow to: the bound of the queue, less what is in closed batches
+        # that lack their answers; less than nought while there is no connection.
+        self._room = -1
         self.in_flight: deque[Batch] = deque()
         self.unmarked: deque[Batch] = deque()
         self.again: list[Asker] = []  # put off by the peer; they ask again at the next sweep
@@ -159,9 +161,15 @@ class Link:
         self._bytes = 0
         self._wants_mark = False
 
+    @property
+    def owed_bytes(self) -> int:
+        """Of entries that lack their answer."""
+        return self.queue_bytes_max - self._room + self._bytes if self.connected else 0
+
     def open(self, now: int) -> None:
         """A new connection stands."""
         assert not self.connected
+        self._room = self.queue_bytes_max
         self.connected = True
         self.silent = False
         self.mute = False
@@ -174,33 +182,33 @@ class Link:
 
     def put_entry(self, entry: bytes, asker: Asker) -> bool:
         """``put``, of an entry packed once for several peers."""
-        size = len(entry)
-        if not self.connected or self.owed_bytes + size > self.queue_bytes_max:
+        size = self._bytes + len(entry)
+        if size > self._room:
             return False
-        if not self._askers:
+        askers = self._askers
+        if not askers:
             self._dirty.append(self)
         self._parts.append(entry)
-        self._askers.append(asker)
+        askers.append(asker)
         if asker.wants_disk:
             self._wants_mark = True
-        self.owed_bytes += size
-        self._bytes += size
-        if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
+        self._bytes = size
+        if size >= self.batch_bytes_max or len(askers) >= COUNT_MAX:
             self._close_batch()
         return True
 
     def get(self, key: bytes, epoch: int, generation: int, asker: Asker) -> bool:
         """Ask what the peer holds; False if it cannot be asked now."""
-        size = ENTRY_BYTES + len(key)
-        if not self.connected or self.owed_bytes + size > self.queue_bytes_max:
+        size = self._bytes + ENTRY_BYTES + len(key)
+        if size > self._room:
             return False
-        if not self._askers:
+        askers = self._askers
+        if not askers:
             self._dirty.append(self)
         self._parts += (_pack_entry(OP_GET, 0, len(key), 0, epoch, generation), key)
-        self._askers.append(asker)
-        self.owed_bytes += size
-        self._bytes += size
-        if self._bytes >= self.batch_bytes_max or len(self._askers) >= COUNT_MAX:
+        askers.append(asker)
+        self._bytes = size
+        if size >= self.batch_bytes_max or len(askers) >= COUNT_MAX:
             self._close_batch()
         return True
 
@@ -218,6 +226,7 @@ class Link:
         head = _pack_head(BATCH, flags, count, self._number)
         self._frames.append(b"".join([pack_length(HEAD_BYTES + self._bytes), head, *self._parts]))
         self._unsent.append(batch)
+        self._room -= self._bytes
         self._parts = []
         self._askers = []
         self._bytes = 0
@@ -250,7 +259,7 @@ class Link:
                 f"answers to batch {number} ({count}) came where batch {batch.number} "
                 f"({len(askers)}) was due"
             )
-        self.owed_bytes -= batch.size
+        self._room += batch.size
         self.silent = False
         self.mute = False
         self.heard_at = now
@@ -302,7 +311,7 @@ class Link:
         if batch.wants_mark:
             self.unmarked.pop()
         batch.askers = [asker for asker in acked if asker.wants_disk] + batch.askers[first:]
-        self.owed_bytes += batch.size
+        self._room -= batch.size
         self.in_flight.appendleft(batch)
 
     def on_mark(self, payload: bytes) -> None:
@@ -359,7 +368,7 @@ class Link:
         self._askers = []
         self._bytes = 0
         self._wants_mark = False
-        self.owed_bytes = 0
+        self._room = -1
         for batch in batches:
             for asker in batch.askers:
                 asker.on_lost(self.peer)

@@ -55,7 +55,7 @@ GET_HEAD_BYTES: Final = _get.size
 
 # kind, flags, number of acks, request, coordinator, w, context length; then acks, context.
 _put_ok = Struct("<BBHIHHI")
-_pack_put_ok = _put_ok.pack
+_pack_put_ok = Struct("<IBBHIHHI").pack  # with the frame's length before it
 unpack_put_ok = _put_ok.unpack_from
 PUT_OK_HEAD_BYTES: Final = _put_ok.size
 
@@ -68,7 +68,7 @@ ACK_BYTES: Final = _ack.size
 # kind, flags, number of values, request, coordinator, number of replicas, context length; then
 # replicas (u16 each), context, values as in a record.
 _get_ok = Struct("<BBHIHHI")
-_pack_get_ok = _get_ok.pack
+_pack_get_ok = Struct("<IBBHIHHI").pack  # with the frame's length before it
 unpack_get_ok = _get_ok.unpack_from
 GET_OK_HEAD_BYTES: Final = _get_ok.size
 
@@ -118,10 +118,13 @@ def get_frame(
 
 
 def put_ok_frame(request: int, coordinator: int, w: int, acks: bytes, context: bytes) -> bytes:
-    head = _pack_put_ok(PUT_OK, 0, len(acks) // ACK_BYTES, request, coordinator, w, len(context))
-    return b"".join(
-        (pack_length(PUT_OK_HEAD_BYTES + len(acks) + len(context)), head, acks, context)
-    )
+    ack_bytes = len(acks)
+    context_bytes = len(context)
+    head = _pack_put_ok(
+        PUT_OK_HEAD_BYTES + ack_bytes + context_bytes, PUT_OK, 0, ack_bytes // ACK_BYTES, request,
+        coordinator, w, context_bytes,
+    )  # fmt: skip
+    return b"".join((head, acks, context))
 
 
 def get_ok_frame(
@@ -129,11 +132,13 @@ def get_ok_frame(
     value_count: int, values: bytes,
 ) -> bytes:  # fmt: skip
     """``replicas`` are u16 each; ``values`` are encoded as they stand in a record."""
+    replica_bytes = len(replicas)
+    context_bytes = len(context)
     head = _pack_get_ok(
-        GET_OK, flags, value_count, request, coordinator, len(replicas) >> 1, len(context)
-    )
-    length = GET_OK_HEAD_BYTES + len(replicas) + len(context) + len(values)
-    return b"".join((pack_length(length), head, replicas, context, values))
+        GET_OK_HEAD_BYTES + replica_bytes + context_bytes + len(values), GET_OK, flags,
+        value_count, request, coordinator, replica_bytes >> 1, context_bytes,
+    )  # fmt: skip
+    return b"".join((head, replicas, context, values))
 
 
 def refused_frame(request: int, code: int, text: str) -> bytes:
