@@ -155,7 +155,7 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
         or beyond != NO_RUN_ONE_VALUE
         or flags & LWW
         or received[HEAD_BYTES:counter_at] != held[HEAD_BYTES:counter_at]
-        or received[counter_at:after] <= held[counter_at:after]
+        or dot <= held[position:after]
         or (after < end and received[after:end] != held[after:end])
         or size < end + VALUE_HEAD_BYTES
     ):

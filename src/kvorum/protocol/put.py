@@ -203,7 +203,7 @@ class PutCoordinator(Asker):
         if client.closed:
             return
         record = self.record
-        if record[6:8] == b"\1\0" or record[1] & LWW:
+        if (record[6] == 1 and not record[7]) or record[1] & LWW:  # one value
             context = context_of_record(self.key, record, self.value_clock)
         else:
             seen = context_after_put(record, self.dot)

@@ -258,13 +258,13 @@ class Requests(Finisher):
             self._env.counters.overloads += 1
             self._give_up_put(client, head, OVERLOADED, f"{refusal}; nothing was written")
             return
-        value_at = PUT_HEAD_BYTES + key_length + sort_length + context_length
+        at = PUT_HEAD_BYTES + key_length + sort_length + context_length
         minter = self._minter
         try:
             code = minter.mint(
                 key, partition_key, table, context, bool(flags & TOMBSTONE),
                 ttl or table.ttl_seconds * 1_000_000, payload[28:44],
-                payload[value_at : value_at + type_length], payload[value_at + type_length :],
+                payload[at : at + type_length] if type_length else b"", payload[at + type_length :],
             )  # fmt: skip
         except OSError as error:
             # A new store id could not be made durable, and without one nothing may be minted.
