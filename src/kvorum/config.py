@@ -46,6 +46,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     background_latency_limit_ms: int = 20
     background_share_min_percent: int = 2
     background_share_max_percent: int = 40
+    reap_interval_ms: int = 1_000
 
     # Where values begin to travel on a connection of their own.
     large_bytes: int = 64 << 10
@@ -90,6 +91,7 @@ MEANINGS: Final[dict[str, str]] = {
     "background_latency_limit_ms": "99th percentile above which background work takes less",
     "background_share_min_percent": "share of its time that background work never goes below",
     "background_share_max_percent": "share of its time that background work never goes above",
+    "reap_interval_ms": "how often deletes are looked for that all owners hold and may forget",
     "large_bytes": "size from which records travel on a connection of their own",
     "flush_bytes": "writes gathered in memory before they are moved into the engine",
 }
@@ -100,8 +102,9 @@ _POSITIVE = (
     "peer_queue_bytes_max", "batch_bytes_max", "overlay_bytes_max", "remembered_puts_max",
     "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms", "ping_interval_ms",
     "peer_dead_timeout_ms", "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms",
-    "unread_timeout_ms", "large_bytes", "flush_bytes", "background_latency_limit_ms",
-    "background_share_min_percent", "background_share_max_percent",
+    "reap_interval_ms", "unread_timeout_ms", "large_bytes", "flush_bytes",
+    "background_latency_limit_ms", "background_share_min_percent",
+    "background_share_max_percent",
 )  # fmt: skip
 
 

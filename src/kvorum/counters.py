@@ -45,6 +45,10 @@ MEANINGS: Final[dict[str, str]] = {
     "peer_losses": "connections to peers lost",
     "dropped_records": "records removed because their table was dropped",
     "stale_generations": "records refused because they were read under an older reap generation",
+    "reap_rounds": "reap rounds that this node raised",
+    "reap_rounds_void": "of these, those that proved nothing",
+    "reaped_records": "deleted or expired records that a round let this node forget",
+    "retired_actors": "actors that a round let this node forget in records that stay",
     "partitions_set_aside": "partitions whose copy was behind a reap and has been set aside",
     "records_set_aside": "records and hints in them",
 }
@@ -141,6 +145,10 @@ class Counters:
     peer_losses: int
     dropped_records: int
     stale_generations: int
+    reap_rounds: int
+    reap_rounds_void: int
+    reaped_records: int
+    retired_actors: int
     partitions_set_aside: int
     records_set_aside: int
 

@@ -52,7 +52,18 @@ from kvorum.wire.messages import (
     TopologyQuery,
     Welcome,
 )
-from kvorum.wire.reaping_messages import GenerationQuery, GenerationState, GenerationStates
+from kvorum.wire.reaping_messages import (
+    GenerationQuery,
+    GenerationState,
+    GenerationStates,
+    KeyStatement,
+    ReapCommit,
+    ReapCommitted,
+    ReapDrop,
+    Reaped,
+    ReapRaise,
+    ReapStatement,
+)
 
 WALL = 1_700_000_000_000_000
 TABLE = b"table id"
@@ -153,13 +164,20 @@ CONTROL_MESSAGES: list[Control] = [
         15, 1, "a", "kvorum 0.1", 1, b"cluster!", 4, b"store 01", 3, True, 5_000_000, "lmdb",
         False, True, "", 1024, 1024, 3, 2, 17, 65_536, -250,
         [PeerStatus(2, "b", True, False, 300, -20, 4_096)], {"puts": 5},
-        [OperationStatus("default", "put", 1, 2, [0, 300, 7])],
+        [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70,
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
     ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
     GenerationStates([(3, 5 << 16 | 2, 4 << 16 | 1)], b"\x06"),
     GenerationQuery(3),
     GenerationState(3, 5 << 16 | 2, 4 << 16 | 1, False),
+    ReapRaise(3, 6 << 16 | 2, 4 << 16 | 1, 9, [KEY, KEY[:33]]),
+    ReapStatement(
+        3, 6 << 16 | 2, 9, [KeyStatement(b"digest of record", True, ALICE, True), KeyStatement(b"")]
+    ),
+    ReapCommit(3, 6 << 16 | 2),
+    ReapCommitted(3, 6 << 16 | 2),
+    ReapDrop(3, 6 << 16 | 2, 9, [Reaped(KEY, b"digest of record", [BOB])]),
 ]  # fmt: skip
 
 
@@ -234,7 +252,7 @@ def batch_frames() -> dict[str, bytes]:
 
 # Messages that have grown at their end: which form of them the sample is. What is kept of the
 # earlier ones is still read.
-FORMS: dict[type, int] = {StatusAnswer: 2}
+FORMS: dict[type, int] = {StatusAnswer: 3}
 
 
 def _message_name(message: object) -> str:

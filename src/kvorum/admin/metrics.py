@@ -49,6 +49,9 @@ GAUGES: Final = (
     Gauge("tables", "tables", "tables that there are"),
     Gauge("in_flight", "requests_in_flight", "requests coordinated here and not yet answered"),
     Gauge("overlay_bytes", "overlay_bytes", "writes in memory that are not in the engine yet"),
+    Gauge("deletes_noted", "deletes_noted", "records that wait for a reap round, as far as noted"),
+    Gauge("partitions_not_ready", "partitions_not_ready", "partitions held and not served yet"),
+    Gauge("records_aside", "records_aside", "records set aside: their copy had missed a reap"),
     Gauge(
         "clock_offset", "clock_offset_seconds",
         "how far this clock is ahead of the median of its peers", MICROSECONDS,
@@ -73,6 +76,7 @@ PEER_GAUGES: Final = (
 NO_FIGURES: Final = (
     "request", "member", "name", "software", "protocol_version", "cluster_id", "store_id",
     "engine", "volatile", "unwritable_reason", "peers", "counters", "operations",
+    "reaping_blocked",
 )  # fmt: skip
 NO_PEER_FIGURES: Final = ("member", "name")
 
@@ -109,6 +113,8 @@ OWN: Final = (
     Described("log_durable_entries_total", "counter", (), "of these, those known to be on disk"),
     Described("engine_records", "gauge", (), "records in the engine, about"),
     Described("engine_used_bytes", "gauge", (), "what they take in the engine"),
+    Described("reaping_blocked_partitions", "gauge", ("peer",),
+              "partitions whose deletes cannot be forgotten until this member answers"),
     Described("disk_free_bytes", "gauge", (), "free space where the data directory is"),
 )  # fmt: skip
 
@@ -150,6 +156,7 @@ class NodeCollector(Collector):
             value = getattr(status, gauge.field) / gauge.divisor
             yield self._gauge(gauge.metric, value)
         yield from self._peers(status.peers)
+        yield self._blocked(status)
         for name, value in status.counters.items():
             yield self._counter(f"{name}_total", value)
 
@@ -222,6 +229,13 @@ class NodeCollector(Collector):
         if path:
             found = os.statvfs(path)
             yield self._gauge("disk_free_bytes", found.f_bavail * found.f_frsize)
+
+    def _blocked(self, status: StatusAnswer) -> Metric:
+        metric = "reaping_blocked_partitions"
+        family = GaugeMetricFamily(PREFIX + metric, self._meaning(metric), labels=("peer",))
+        for peer in status.peers:
+            family.add_metric((peer.name,), status.reaping_blocked.get(peer.name, 0))
+        return family
 
     def _peers(self, peers: list[PeerStatus]) -> Iterator[Metric]:
         for gauge in PEER_GAUGES:

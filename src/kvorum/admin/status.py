@@ -35,6 +35,14 @@ def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
         for peer in answer.peers
         if peer.connected and peer.silent
     ]
+    found += [
+        f"keeps the deletes of {partitions} partitions until {name} has answered"
+        for name, partitions in answer.reaping_blocked.items()
+    ]
+    if answer.partitions_not_ready:
+        found.append(f"serves nothing yet of {answer.partitions_not_ready} partitions it holds")
+    if answer.records_aside:
+        found.append(f"has set {answer.records_aside} records aside: its copy had missed a reap")
     if answer.counters.get("quarantined"):
         found.append(f"has found {answer.counters['quarantined']} damaged records")
     return found

@@ -223,6 +223,8 @@ class LocalCluster:
             with Client([node.address for node in expected], timeout_seconds=3.0) as client:
                 for node in expected:
                     status = client.status(node.name)
+                    if status.partitions_not_ready:
+                        return f"node {node.name} has yet to learn where its partitions stand"
                     for peer in status.peers:
                         if peer.member in ids and not peer.connected:
                             return f"node {node.name} is not connected to {peer.name}"

@@ -87,6 +87,13 @@ def update_lww(record: bytes | None, value: bytes) -> bytes:
     return record
 
 
+def knows_of(record: bytes, dot: bytes, clock: int) -> bool:
+    """Whether a record has seen the write under ``dot``, or for lww holds what wins over it."""
+    if record[1] & LWW:
+        return order_of(record) >= (clock, dot)
+    return seen_of(record).covers(dot)
+
+
 def context_after_put(record: bytes, dot: bytes) -> Seen:
     """What a writer whose put made ``record`` under ``dot`` may claim to have seen.
 

@@ -11,7 +11,9 @@ generation stands the last one whose round *dropped* something. A store that nev
 one was not asked before the drop (its disk was rolled back, or it comes out of a backup): its
 copy is **set aside**, never served and never sent on, and the partition is filled again by the
 other owners. A store that is new has no generation; it takes and serves nothing before it has
-adopted the highest one that the other owners know. (Architecture, deletes come back never.)
+adopted the highest one that the other owners know. One that starts after an unclean stop waits
+for the word of another holder, a second at most: should its disk have been rolled back, it must
+not take writes first and set them aside after. (Architecture, deletes come back never.)
 
 Rounds themselves, which raise generations, are ``reaping.py``'s affair.
 """
@@ -36,6 +38,7 @@ SPACE_ASIDE: Final = b"\x04"  # copies that were set aside: a space byte, then t
 FIRST: Final = 0  # the generation that every partition begins with
 NOT_READY: Final = -1
 ADOPTION_PATIENCE: Final = 1_000_000  # how long other owners are waited for, once one has answered
+CONFIRM_PATIENCE: Final = 1_000_000  # how long anybody is waited for after an unclean stop
 ASK_PAUSE: Final = 20_000  # between two questions about one partition
 ASIDE_SLICE: Final = 64  # records set aside at a time
 ASIDE_INTERVAL: Final = 2_000
@@ -72,6 +75,18 @@ class _SettingAside(Timed):
         self.generations.set_aside_slice(self)
 
 
+class _Confirming(Timed):
+    """Wakes to go on without the others' word, where nobody gives it."""
+
+    __slots__ = ("_generations",)
+
+    def __init__(self, generations: "Generations") -> None:
+        self._generations = generations
+
+    def on_timer(self) -> None:
+        self._generations.confirm_all()
+
+
 class Generations(Timed):
     """The generation of every partition that this node holds records or hints of.
 
@@ -99,7 +114,7 @@ class Generations(Timed):
         "entries",
         "me",
         "owned",
-        "unadopted",
+        "unadopted", "unconfirmed",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +139,7 @@ class Generations(Timed):
         self._reaped: dict[int, dict[bytes, bytes]] = {}
         self.aside_records = 0  # found set aside at the start, or set aside since
         self.unadopted: dict[int, None] = {}
+        self.unconfirmed: dict[int, None] = {}  # partitions whose other holders have yet to speak
         self.current = [NOT_READY] * ring.partitions
         self.owned = [NOT_READY] * ring.partitions
         self._load()
@@ -148,10 +164,14 @@ class Generations(Timed):
             else:
                 # A store that was there before there were generations has the first one.
                 adopted = alone or store.start_count > 1
-            if adopted:
+            if not adopted:
+                self.unadopted[partition] = None
+            elif alone or store.clean_start or store.start_count == 1:
                 self._open(partition)
             else:
-                self.unadopted[partition] = None
+                self.unconfirmed[partition] = None
+        if self.unconfirmed:
+            self._timers.wake(self._env.now + CONFIRM_PATIENCE, _Confirming(self))
         if self.unadopted and listed is None:
             self._keep_unadopted()
         self.aside_records = int.from_bytes(store.get(KEY_ASIDE) or b"", "big")
@@ -189,6 +209,7 @@ class Generations(Timed):
         self.entries += 1
         self._reaped.pop(partition, None)
         self._keep(partition, dropped)
+        self.unconfirmed.pop(partition, None)
         self._open(partition)
 
     def _keep(self, partition: int, dropped: int) -> None:
@@ -238,7 +259,7 @@ class Generations(Timed):
         return self.state_of(partition)
 
     def state_of(self, partition: int) -> GenerationState:
-        adopted = partition not in self.unadopted and partition not in self._aside
+        adopted = self.current[partition] >= 0
         dropped = self.dropped.get(partition, FIRST)
         return GenerationState(partition, self.known(partition), dropped, adopted)
 
@@ -262,12 +283,25 @@ class Generations(Timed):
         for partition, generation, dropped in states.entered:
             if 0 <= partition < self._ring.partitions and not _is_set(missing, partition):
                 self.learn(partition, generation, dropped)
+        for partition in list(self.unconfirmed):
+            if not _is_set(missing, partition) and member in self._ring.preference_list(partition):
+                self._confirm(partition)
         if self.unadopted:
             self._told[member] = states
             if self._first_told_at < 0:
                 self._first_told_at = self._env.now
                 self._timers.wake(self._env.now + ADOPTION_PATIENCE, self)
             self._adopt()
+
+    def _confirm(self, partition: int) -> None:
+        """Nothing speaks against this store's copy, so it may serve."""
+        del self.unconfirmed[partition]
+        self._open(partition)
+
+    def confirm_all(self) -> None:
+        """Nobody has spoken in time; a store that is alone goes on with what it has."""
+        for partition in list(self.unconfirmed):
+            self._confirm(partition)
 
     def on_timer(self) -> None:
         self._adopt()
@@ -339,6 +373,7 @@ class Generations(Timed):
 
     def _set_aside(self, partition: int, generation: int, dropped: int) -> None:
         self._close(partition)
+        self.unconfirmed.pop(partition, None)
         aside = _SettingAside(self, partition, generation, dropped)
         self._aside[partition] = aside
         self._env.report(
@@ -381,6 +416,11 @@ class Generations(Timed):
                 return True
             store.drop_range(space + lo[1:], end)  # What is damaged no scan has shown.
         return False
+
+    @property
+    def not_ready(self) -> int:
+        """Partitions held here of which nothing is served: not adopted, unheard, or set aside."""
+        return len(self.unadopted) + len(self.unconfirmed) + len(self._aside)
 
     @property
     def setting_aside(self) -> int:

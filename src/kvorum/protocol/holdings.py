@@ -59,6 +59,12 @@ class Holdings:
         if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
             self._note(self.overgrown, key)
 
+    @property
+    def noted(self) -> int:
+        """How many records wait to be looked at by a reap round, as far as they are noted."""
+        notes = (*self.unreaped.values(), *self.overgrown.values())
+        return sum(len(noted) for noted in notes)
+
     def _note(self, notes: dict[int, dict[bytes, None]], key: bytes) -> None:
         partition = (key[1] << 8 | key[2]) >> self._shift
         noted = notes.get(partition)

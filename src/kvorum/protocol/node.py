@@ -23,6 +23,8 @@ from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.inspection import Inspection, operation_statuses
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.peering import Peering
+from kvorum.protocol.ports import Strays
+from kvorum.protocol.reaping import Reaping
 from kvorum.protocol.replica import OwnCopies, Replica
 from kvorum.protocol.requests import Requests
 from kvorum.protocol.tables import Tables
@@ -52,11 +54,29 @@ from kvorum.wire.messages import (
     TopologyAnswer,
     TopologyQuery,
 )
-from kvorum.wire.reaping_messages import GenerationQuery, GenerationState, GenerationStates
+from kvorum.wire.reaping_messages import (
+    GenerationQuery,
+    GenerationState,
+    GenerationStates,
+    ReapCommit,
+    ReapCommitted,
+    ReapDrop,
+    ReapRaise,
+    ReapStatement,
+)
 
 KEY_LEASE: Final = b"\x00lease"  # meta key: up to which hybrid clock may be issued
 SWEEP_INTERVAL: Final = 5_000  # between two looks for what is slow or overdue
 DROP_INTERVAL: Final = 20_000  # between two slices of a dropped table
+
+
+class NoStrays(Strays):
+    """Of a node that keeps nothing for others."""
+
+    __slots__ = ()
+
+    def holds(self, key: bytes) -> bool:
+        return False
 
 
 class _Every(Timed):
@@ -81,11 +101,33 @@ class Node:
     """One member. It lives from the opening of its store to its stop, and holds all state."""
 
     __slots__ = (
-        "_config", "_drop_armed", "_every", "_lease_pending", "_ping_interval", "_started_at",
-        "_sweep_armed", "background", "clock", "env", "forwarder", "generations", "holdings",
-        "inspection", "me", "minter", "name", "peering", "replica", "requests", "ring",
-        "software", "store", "tables", "timers",
-    )  # fmt: skip
+        "_config",
+        "_drop_armed",
+        "_every",
+        "_lease_pending",
+        "_ping_interval",
+        "_started_at",
+        "_sweep_armed",
+        "background",
+        "clock",
+        "env",
+        "forwarder",
+        "generations",
+        "holdings",
+        "inspection",
+        "me",
+        "minter",
+        "name",
+        "peering",
+        "reaping",
+        "replica",
+        "requests",
+        "ring",
+        "software",
+        "store",
+        "tables",
+        "timers",
+    )
 
     def __init__(
         self, env: Environment, store: Store, ring: Ring, config: NodeConfig, me: int,
@@ -121,6 +163,10 @@ class Node:
             env, store, ring, config, me, self.minter, self.replica, copies, self.generations,
             self.tables.registry, self.peering, self.forwarder,
         )  # fmt: skip
+        self.reaping = Reaping(
+            env, store, self.holdings, self.generations, NoStrays(), ring, self.timers, config,
+            self._expired_by,
+        )  # fmt: skip
         self.inspection = Inspection(env, store, ring, self.timers, me)
         self._every = [_Every(self, duty) for duty in (_PING, _SWEEP, _DROP)]
         self._sweep_armed = False
@@ -140,6 +186,12 @@ class Node:
 
     def _tick(self) -> int:
         return self.minter.plain_clock.tick(self.env.wall)
+
+    def _expired_by(self) -> int:
+        """What expired before this wall clock is gone for all; nothing if our clock is off."""
+        if self.peering.clock_is_off or self.peering.clock_has_stepped:
+            return 0
+        return self.env.wall - self._config.max_clock_skew_ms * 1000
 
     # What arrives.
 
@@ -204,6 +256,17 @@ class Node:
                 return self.generations.on_query(message)
             case GenerationState():
                 self.generations.on_state(message)
+                self.reaping.on_state(member, message)
+            case ReapRaise():
+                return self.reaping.on_raise(member, message)
+            case ReapStatement():
+                self.reaping.on_statement(member, message)
+            case ReapCommit():
+                self.reaping.on_commit(member, message)
+            case ReapCommitted():
+                self.reaping.on_committed(member, message)
+            case ReapDrop():
+                self.reaping.on_drop(member, message)
             case LocalRead():
                 return self.inspection.local_read(message.request, message.engine_key)
             case LocalRecord():
@@ -322,6 +385,7 @@ class Node:
         position = self.store.durable_position
         self.requests.on_durable(position)
         self.tables.on_durable()
+        self.reaping.on_durable()
         pending = self._lease_pending
         if pending is not None and pending[0] <= position:
             self.clock.extend_lease(pending[1])
@@ -396,4 +460,12 @@ class Node:
             peers=peers,
             counters=env.counters.snapshot(),
             operations=operation_statuses(env.counters, self.tables.registry),
+            deletes_noted=self.holdings.noted,
+            reaping_blocked=self._reaping_blocked(),
+            partitions_not_ready=self.generations.not_ready,
+            records_aside=self.generations.aside_records,
         )
+
+    def _reaping_blocked(self) -> dict[str, int]:
+        names = {member.id: member.name for member in self.ring.topology.members}
+        return {names[member]: count for member, count in self.reaping.blockers.items()}

@@ -17,6 +17,16 @@ class Reader:
         raise NotImplementedError
 
 
+class Strays:
+    """Who knows of copies of a key that lie outside this node's records: hints, orphans."""
+
+    __slots__ = ()
+
+    def holds(self, key: bytes) -> bool:
+        """Whether one is held for the record under this engine key."""
+        raise NotImplementedError
+
+
 class Copies:
     """This node's own copies, as coordinators see them."""
 

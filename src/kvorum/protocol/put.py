@@ -15,9 +15,10 @@ makes the others wait for it.)
 
 from kvorum.counters import BUCKETS, BUCKETS_END, OperationCounts, bucket_of
 from kvorum.model.context import context_of_record, context_of_seen
+from kvorum.model.holding import record_of
 from kvorum.model.quorum import ENOUGH, NEVER, put_verdict
 from kvorum.model.record import LWW
-from kvorum.model.siblings import context_after_put
+from kvorum.model.siblings import context_after_put, knows_of
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.replica_set import Owner, ReplicaSet
 from kvorum.wire.link import STALE_GENERATION, Asker, pack_put
@@ -153,8 +154,8 @@ class PutCoordinator(Asker):
     def _read_again(self, stale: bytes) -> bool:
         """A reap round came between: send what is held now, read under its generation."""
         held, generation = self.replicas.copies.read_again(self.key, stale)
-        if not held:
-            return False  # Set aside or dropped meanwhile: nothing here can be sent any more.
+        if not held or not knows_of(record_of(held), self.dot, self.value_clock):
+            return False  # Set aside or dropped meanwhile: this write cannot be sent any more.
         self.sent = held
         self.generation = generation
         return True

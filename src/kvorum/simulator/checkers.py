@@ -9,8 +9,8 @@ Each failure begins with the name of its checker:
 
 - ``hollow ack``: a put was answered ok without as many holders, or disks, as the answer says;
 - ``stale``: a get missed a write that one of the replicas it names held for certain;
-- ``undead``: a get showed a value that another one it knows of had superseded, or a record of a
-  dropped table is still there;
+- ``undead``: a get showed a value that another one it knows of had superseded, a store took again
+  what had been reaped, or a record of a dropped table is still there;
 - ``vanished``: a context covers a write that is not shown and that nothing known superseded;
 - ``siblings``: more values stand side by side than writers left there;
 - ``lost``: a promised write is gone at the end;
@@ -19,7 +19,8 @@ Each failure begins with the name of its checker:
 - ``unavailable``: a cluster in which nothing is wrong, not yet or not any more, does not answer;
 
 and from the history, as the records are written: ``dot twice``, ``unseen destroyed``,
-``backwards``, ``refused appears``, ``strange value``, ``strange dot``.
+``backwards``, ``refused appears``, ``strange value``, ``strange dot``, ``reaped alive``,
+``set aside``.
 """
 
 from collections.abc import Iterator
@@ -168,10 +169,10 @@ class Checks:
         own = 0
         for each in write.mints:
             own |= each.bit | each.past
-        if claimed & ~(own | history.superseded):
+        if claimed & ~(own | history.superseded | history.reaped):
             self._world.fail(
                 f"vanished: the context of {write.text} claims what nobody has superseded: "
-                f"{history.names_of(claimed & ~(own | history.superseded))}"
+                f"{history.names_of(claimed & ~(own | history.superseded | history.reaped))}"
             )
         mint = write.minted_by(stored.coordinator)
         if mint is None or not claimed & mint.bit:
@@ -193,7 +194,8 @@ class Checks:
         if history.lww:
             self._judge_lww(history, name, started_at, found, siblings)
             return
-        covered = history.mask_of(context_seen(found.context))
+        known = history.mask_of(context_seen(found.context))
+        covered = known | history.reaped_before(started_at)
         if table.name in self.drop_begun:
             return
         self._judge_shown(history, name, covered, shown)
@@ -202,7 +204,7 @@ class Checks:
                 f"siblings: {name} shows {len(siblings)} values; its writers left {history.loose}"
             )
         for copy in _held_before(history, started_at, found.replicas):
-            if not covered & copy.mint.bit:
+            if not (known | history.reaped) & copy.mint.bit:
                 self._world.fail(
                     f"stale: a get of {name} at {found.replicas} misses {copy.mint.write.text}, "
                     f"which {copy.machine.name} holds"
@@ -229,7 +231,7 @@ class Checks:
                 f"undead: {name} shows {history.names_of(shown & ~expected)} beside what "
                 "superseded it"
             )
-        hidden = expected & ~shown
+        hidden = expected & ~shown & ~history.reaped
         for mint in history.mints:
             if hidden & mint.bit and any(shown & twin.bit for twin in mint.write.mints):
                 hidden &= ~mint.bit  # One put that was written twice is shown once.
@@ -247,7 +249,7 @@ class Checks:
             self._world.fail(f"siblings: {name} keeps one winner and shows {len(siblings)} values")
         order = (siblings[0].clock, siblings[0].dot) if siblings else (0, b"")
         for copy in _held_before(history, started_at, found.replicas):
-            if copy.mint.order > order:
+            if copy.mint.order > order and not history.reaped & copy.mint.bit:
                 self._world.fail(
                     f"stale: a get of {name} at {found.replicas} shows less than "
                     f"{copy.mint.write.text}, which {copy.machine.name} holds"
@@ -281,7 +283,12 @@ class Checks:
 
     def _judge_survival(self, write: Write, record: bytes) -> bool:
         """Look for one acknowledged write in the final record; True if it went as it might."""
-        covered = [mint for mint in write.mints if record and self._history.covers(record, mint)]
+        reaped = self._history.keys[write.key].reaped
+        covered = [
+            mint
+            for mint in write.mints
+            if reaped & mint.bit or (record and self._history.covers(record, mint))
+        ]
         for copy in write.copies:
             if copy.alive and copy.mint not in covered:
                 self._world.fail(
@@ -338,7 +345,7 @@ class Checks:
         if record and history.lww:
             self._judge_winner(history, name, record)
         elif record:
-            covered = history.mask_of(seen_of(record))
+            covered = history.mask_of(seen_of(record)) | history.reaped
             shown = 0
             for dot in alive(record):
                 mint = self._history.dots.get(dot)

@@ -109,7 +109,9 @@ class Write:
 class KeyHistory:
     """Everything ever minted under one key."""
 
-    __slots__ = ("acked", "key", "loose", "lww", "mints", "past_of_client", "superseded")
+    __slots__ = (
+        "_reaps", "acked", "key", "loose", "lww", "mints", "past_of_client", "reaped", "superseded",
+    )  # fmt: skip
 
     def __init__(self, key: bytes, lww: bool) -> None:
         self.key = key
@@ -119,6 +121,23 @@ class KeyHistory:
         self.superseded = 0  # every dot that some write's context claimed
         self.loose = 0  # dots whose writer's context lacked an earlier write of the same client
         self.past_of_client: dict[str, int] = {}  # client -> mask of its own dots
+        self.reaped = 0  # dots that some owner has let go of, so that no copy may come back
+        self._reaps: list[tuple[int, int]] = []  # when, and what was reaped by then
+
+    def reap(self, mask: int, now: int) -> None:
+        self.reaped |= mask
+        self._reaps.append((now, self.reaped))
+
+    def reaped_before(self, moment: int) -> int:
+        """What had been reaped when a request began."""
+        return next((mask for time, mask in reversed(self._reaps) if time <= moment), 0)
+
+    def mask_of_record(self, record: bytes) -> int:
+        """The dots that a record has seen; of an lww record, all that lose to its winner."""
+        if not self.lww:
+            return self.mask_of(seen_of(record))
+        order = order_of(record)
+        return sum(mint.bit for mint in self.mints if mint.order <= order)
 
     def mask_of(self, seen: Seen) -> int:
         mask = 0
@@ -173,12 +192,44 @@ class History:
                 put(key, holding)
 
         store.put = watched
+        delete = store.delete
+
+        def watched_delete(key: bytes) -> None:
+            if key[0] == 1:
+                old = store.get(key)
+                delete(key)
+                self._on_forgotten(process, key, record_of(old) if old else b"")
+            else:
+                delete(key)
+
+        store.delete = watched_delete
+
+    def _on_forgotten(self, process: "Process", key: bytes, old: bytes) -> None:
+        """A store has let go of a record: of a dropped table, set aside, or reaped by proof."""
+        history = self.keys.get(key)
+        if history is None or not old:
+            return
+        if history.mints[0].write.table.name in self._world.checks.drop_begun:
+            return
+        machine = process.machine
+        generations = process.node.generations
+        if generations.current[generations.partition_of(key)] < 0:
+            if machine.destroyed_at < 0:
+                self._world.fail(
+                    f"set aside: {machine.name} puts away what it holds, and never lost anything"
+                )
+            self.on_destroyed(machine, key)
+            return
+        for value in map(Value, split_values(old)):
+            if not value.tombstone and not value.expiry:
+                known = self.dots[value.dot].write.text
+                self._world.fail(f"reaped alive: {machine.name} lets go of {known}")
+        self._world.count("records reaped")
+        history.reap(history.mask_of_record(old), self._world.schedule.now)
 
     def _on_record(self, process: "Process", key: bytes, old: bytes, record: bytes) -> None:
         if old and not supersedes(record, old):
-            self._world.fail(
-                f"backwards: {process.machine.name} replaced a record by one that knows less"
-            )
+            self._judge_less(process, key, old, record)
         dots = self._records.get(record)
         if dots is None:
             dots = self._records[record] = self._take_record(process, key, old, record)
@@ -189,6 +240,18 @@ class History:
         for dot in dots:
             held.setdefault(dot, position)
 
+    def _judge_less(self, process: "Process", key: bytes, old: bytes, record: bytes) -> None:
+        """A record may know less than before only of actors that a round has retired."""
+        history = self.keys[key]
+        if not history.lww and alive(old) == alive(record):
+            self._world.count("records with retired actors")
+            missing = history.mask_of_record(old) & ~history.mask_of_record(record)
+            history.reap(missing, self._world.schedule.now)
+            return
+        self._world.fail(
+            f"backwards: {process.machine.name} replaced a record by one that knows less"
+        )
+
     def _take_record(
         self, process: "Process", key: bytes, old: bytes, record: bytes
     ) -> tuple[bytes, ...]:
@@ -197,6 +260,8 @@ class History:
             dot = encoded[:16]
             dots.append(dot)
             known = self.dots.get(dot)
+            if known is not None:
+                self._judge_return(process, key, known)
             if known is None:
                 self._on_mint(process, key, old, record, dot, encoded)
             elif known.encoded != encoded or known.write.key != key:
@@ -205,6 +270,15 @@ class History:
                     f"{known.write.text}"
                 )
         return tuple(dots)
+
+    def _judge_return(self, process: "Process", key: bytes, mint: Mint) -> None:
+        """What was reaped must not be written again anywhere: that is what rounds are for."""
+        history = self.keys.get(key)
+        ends = Value(mint.encoded)
+        if history and history.reaped & mint.bit and not ends.tombstone and not ends.expiry:
+            self._world.fail(
+                f"undead: {process.machine.name} takes {mint.write.text}, which was reaped"
+            )
 
     def _on_mint(
         self, process: "Process", key: bytes, old: bytes, record: bytes, dot: bytes, encoded: bytes
@@ -274,6 +348,8 @@ class History:
 
     def holds(self, process: "Process", mint: Mint) -> bool:
         holding = process.store.get(mint.write.key)
+        if self.keys[mint.write.key].reaped & mint.bit:
+            return True  # What it stood for has been proven to hold everywhere.
         return bool(holding) and self.covers(record_of(holding or b""), mint)
 
     def on_start(self, machine: "Machine") -> None:

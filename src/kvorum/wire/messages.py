@@ -259,6 +259,10 @@ class StatusAnswer(Message, tag=30):
     peers: list[PeerStatus]
     counters: dict[str, int]
     operations: list[OperationStatus] = []  # those that occurred
+    deletes_noted: int = 0  # deleted, expired or overgrown records that wait for a reap round
+    reaping_blocked: dict[str, int] = {}  # member -> partitions whose rounds wait for it
+    partitions_not_ready: int = 0  # of those held here: nothing is served of them yet
+    records_aside: int = 0  # set aside, because their copy had missed a reap
 
 
 class ExplainQuery(Message, tag=31):

@@ -15,7 +15,8 @@ FROM_CLIENTS = {
 }  # fmt: skip
 FROM_MEMBERS = {
     "Ping", "Pong", "TablesUpdate", "TablesUpdated", "LocalRead", "LocalRecord",
-    "GenerationStates", "GenerationQuery", "GenerationState",
+    "GenerationStates", "GenerationQuery", "GenerationState", "ReapRaise", "ReapStatement",
+    "ReapCommit", "ReapCommitted", "ReapDrop",
 }  # fmt: skip
 TO_CLIENTS = {"ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer"}
 NAMES = sorted(message.__name__ for message in typing.get_args(Control))
