@@ -56,8 +56,8 @@ def says_logged_without_writing(patch: Patch) -> None:
 
 def overwrites_instead_of_merging(patch: Patch) -> None:
     def keep(self: Replica, key: bytes, holding: bytes) -> bool:
-        held = self._store.get(key)
-        self._store.put(key, with_own(holding, own_dot(held) if held else NO_OWN))
+        held = self._holdings.get(key)
+        self._holdings.write(key, held, with_own(holding, own_dot(held) if held else NO_OWN))
         return True
 
     patch.setattr(Replica, "keep", keep)
@@ -80,7 +80,7 @@ def forgets_tombstones(patch: Patch) -> None:
     def read(self: Replica, key: bytes, partition_key: bytes) -> bytes | None:
         record = honest(self, key, partition_key)
         if record and all(Value(one).tombstone for one in siblings.alive(record).values()):
-            self._store.delete(key)
+            self._holdings.forget(key, self._holdings.get(key))
             return None
         return record
 

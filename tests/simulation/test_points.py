@@ -1,7 +1,8 @@
 """Fault points in a simulated world: some are live, and only while clients work."""
 
 from kvorum.faults import POINTS
-from kvorum.simulator.plan import Plan, draw_plan
+from kvorum.simulator.draw import draw_plan
+from kvorum.simulator.plan import Plan
 from kvorum.simulator.run import Result, Run
 
 CRASH = "put.before_replicate"

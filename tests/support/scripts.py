@@ -139,9 +139,8 @@ class Stage:
         plan = Plan(
             seed=int(options.get("seed", "1")), members=len(words), n=n, partitions=8, volatile=(),
             tables=(table,), config=NodeConfig(), freeze_bytes=1 << 20, limit_bytes=4 << 20,
-            delay=MILLISECOND, jitter=0, disk_delay=5 * MILLISECOND, clients=0, keys=1,
-            operations=0, burst=1, value_bytes=0, duration=0, client_timeout=20_000_000,
-            inside=True, steady=True,
+            delay=MILLISECOND, jitter=0, disk_delay=5 * MILLISECOND, client_timeout=20_000_000,
+            steady=True,
         )  # fmt: skip
         self.run = Run(plan)
         self.world = self.run.world

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kvorum.cli.options import Json
 from kvorum.cli.outcome import CommandFailed
 from kvorum.cli.output import Output
+from kvorum.errors import SettingsInvalid
 from kvorum.faults import POINTS
-from kvorum.simulator.run import Result, Totals, run_seed, run_seeds
+from kvorum.simulator.draw import draw_plan
+from kvorum.simulator.plan import Plan
+from kvorum.simulator.planfile import PlanInvalid, read_plan, write_plan
+from kvorum.simulator.run import Result, Totals, run_plan, run_seeds
+from kvorum.simulator.shrink import Shrinker
 
 FAILURES_SHOWN = 20
 
@@ -24,9 +30,26 @@ def simulate(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Run this one seed instead, and say how it went.")
     ] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Run the plan in this file instead."),
+    ] = None,
     trace: Annotated[
-        bool, typer.Option("--trace", help="With --seed: print everything that happens.")
+        bool, typer.Option("--trace", help="With --seed or --plan: print everything that happens.")
     ] = False,
+    shrink: Annotated[
+        bool,
+        typer.Option(
+            "--shrink",
+            help="With --seed or --plan: if it fails, look for the smallest plan that still does.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="With --seed or --plan: write the plan to this file."
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(min=0.01, help="Go on for so long, however many seeds that makes."),
@@ -44,18 +67,54 @@ def simulate(
 
     A seed settles everything: the cluster, its load, each fault and every delay. A seed that
     fails is printed with the command that replays it; its trace is the same on every machine.
+    A plan is what a seed draws, written out as TOML: every fault and every operation, to be made
+    smaller, changed by hand and kept.
     """
     out = Output(as_json)
-    if seed is not None:
-        _show_one(out, run_seed(seed, keep_trace=trace), trace)
+    if seed is not None or plan_file is not None:
+        plan = draw_plan(seed or 0) if plan_file is None else _read(plan_file)
+        _run_one(out, plan, trace, shrink, output)
         return
+    if shrink or output is not None or trace:
+        raise SettingsInvalid("--trace, --shrink and --output are for one seed or one plan")
     count = seeds if minutes is None else 1 << 30
     totals, seconds = _run_many(out, range(first, first + count), processes, minutes)
     _show_many(out, totals, seconds)
+    _judge_many(totals, require_points)
+
+
+def _judge_many(totals: Totals, require_points: bool) -> None:
     if totals.failed:
         raise CommandFailed(f"{len(totals.failed)} of {totals.seeds} seeds failed")
     if require_points and totals.points_never_hit:
         raise CommandFailed(f"never hit: {', '.join(totals.points_never_hit)}")
+
+
+def _read(file: Path) -> Plan:
+    try:
+        return read_plan(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{file} cannot be read: {error}") from error
+    except PlanInvalid as error:
+        raise PlanInvalid(f"{file}: {error}") from error
+
+
+def _run_one(out: Output, plan: Plan, trace: bool, shrink: bool, output: Path | None) -> None:
+    result = run_plan(plan, keep_trace=trace and not shrink)
+    if shrink and result.failures:
+        shrinker = Shrinker(plan, result, out.note)
+        shrinker.shrink()
+        plan = shrinker.plan
+        result = run_plan(plan, keep_trace=trace)
+        if output is None and not out.as_json:
+            out.line(write_plan(plan, result.failures[0].splitlines()))
+    elif shrink:
+        out.note("nothing to shrink: it does not fail")
+    if output is not None:
+        comments = result.failures[0].splitlines() if result.failures else ["It holds."]
+        output.write_text(write_plan(plan, comments), encoding="utf-8")
+        out.note(f"the plan is in {output}; run it: kvorum simulate --plan {output}")
+    _show_one(out, result, trace)
 
 
 def _run_many(
@@ -84,6 +143,7 @@ def _show_failure(out: Output, result: Result) -> None:
     for failure in result.failures:
         out.note(f"seed {result.seed}: {failure}")
     out.note(f"replay it: kvorum simulate --seed {result.seed} --trace")
+    out.note(f"make it small: kvorum simulate --seed {result.seed} --shrink")
 
 
 def _show_one(out: Output, result: Result, trace: bool) -> None:

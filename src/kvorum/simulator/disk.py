@@ -68,6 +68,9 @@ class DiskFile(LogFile):
 
     def append(self, data: bytes) -> None:
         assert not self.closed, "append to a closed file"
+        if self._system.fail_append:
+            self._content.bytes += data[: self._system.take_space(len(data) // 2)]
+            raise OSError(errno.EIO, "Input/output error")
         fitting = self._system.take_space(len(data))
         self._content.bytes += data[:fitting]
         if fitting < len(data):
@@ -95,6 +98,7 @@ class Disk(FileSystem):
     def __init__(self, free_bytes: int = 1 << 40) -> None:
         self.free_bytes = free_bytes
         self.fail_sync = False
+        self.fail_append = False
         self.fail_truncate = False
         self.sync_count = 0
         self.folder_number = 1
@@ -195,6 +199,13 @@ class Disk(FileSystem):
             fresh.number = known.number
         self._changed()
         self._forget_history()
+
+    def flip(self, name: str, random: Random) -> int:
+        """Flip one bit of a file where it lies; return which byte it is in."""
+        content = self._find(name).bytes
+        at = random.randrange(len(content))
+        content[at] ^= 1 << random.randrange(8)
+        return at
 
     def _forget_history(self) -> None:
         self._forgotten += len(self._history) - 1

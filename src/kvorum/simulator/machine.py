@@ -6,6 +6,7 @@ so, a fault or the end of the run.
 """
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from kvorum.simulator.disk import Disk
@@ -13,6 +14,7 @@ from kvorum.simulator.points import SimulatedFaults
 from kvorum.simulator.process import Process
 from kvorum.storage.engine import EngineFull, StorageError
 from kvorum.storage.memory import MemoryEngine
+from kvorum.storage.replay import segment_number
 from kvorum.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class Machine:
         self.copies: list[Copy] = []
         self.touched_at = -1  # when a process of ours last ended
         self.power_lost_at = -1
+        self.log_damaged = False  # a bit of the log was flipped
         self.destroyed_at = -1  # when something that was on the disk was last taken away
 
     def draw(self, size: int) -> bytes:
@@ -127,12 +130,19 @@ class Machine:
             world.schedule.after(START_RETRY, self.start)
             return
         except StorageError as error:
+            if self.log_damaged:
+                self.tell(f"gets a new disk: {error}")
+                world.count("damaged logs noticed")
+                self.wipe()
+                self.start()
+                return
             world.fail(f"no start: {self.name}: {error}")
             self.wanted = False
             return
         self.tell(
             f"starts as {store.store_id.hex()} ({'clean' if store.clean_start else 'new id'})"
         )
+        self.log_damaged = False
         world.history.on_start(self)
         self.process = process = Process(self, store, plan.config)
         process.begin()
@@ -197,6 +207,7 @@ class Machine:
         """A new, empty disk; the process must not be running."""
         assert self.process is None
         self.disk = Disk()
+        self.log_damaged = False
         self.engine = SimulatedEngine(durable=True)
         self.destroyed_at = self.world.schedule.now
         self.world.history.on_destroyed(self)
@@ -208,11 +219,25 @@ class Machine:
         """Put an older state of the disk back, as a restored backup would."""
         assert self.process is None
         self.disk = snapshot.disk
+        self.log_damaged = False
         self.disk.free_bytes = PLENTY
         self.engine = SimulatedEngine(durable=True)
         self.engine.commit([], [], sorted(snapshot.records.items()))
         self.destroyed_at = self.world.schedule.now
         self.world.history.on_destroyed(self, since=snapshot.taken_at)
+
+    def flip_log_bit(self, random: Random) -> str:
+        """Flip a bit somewhere in the log of a node that is down; return where."""
+        assert self.process is None
+        names = [name for name in self.disk.names() if segment_number(name) >= 0]
+        if not names:
+            return ""
+        name = random.choice(names)
+        at = self.disk.flip(name, random)
+        self.log_damaged = True
+        self.destroyed_at = self.world.schedule.now
+        self.world.history.on_destroyed(self)
+        return f"{name} at {at}"
 
     def rot(self, key: bytes) -> None:
         """Flip a bit of one record where it lies in the engine."""

@@ -14,11 +14,12 @@ from typing import Final
 from kvorum.client.requests import Get, Request, Waiter, ask_create, ask_drop
 from kvorum.errors import UnknownTable
 from kvorum.faults import POINTS
+from kvorum.simulator.draw import draw_plan
 from kvorum.simulator.faults import strike
-from kvorum.simulator.plan import SECOND, Plan, TablePlan, draw_plan
+from kvorum.simulator.plan import SECOND, Plan, TablePlan
 from kvorum.simulator.trace import Trace
 from kvorum.simulator.workload import Operation, SimulatedClient
-from kvorum.simulator.world import World
+from kvorum.simulator.world import Convicted, World
 
 MEETING: Final = SECOND  # in which the nodes of a new cluster find each other
 SETTLE: Final = 2 * SECOND  # from the heal, and the last answer, to the first final read
@@ -116,11 +117,11 @@ class FinalRead(Operation):
 class Run:
     """One seed."""
 
-    def __init__(self, plan: Plan, keep_trace: bool = False) -> None:
+    def __init__(self, plan: Plan, keep_trace: bool = False, until: str = "") -> None:
         self.plan = plan
         self.trace = Trace(keep_trace)
         self.trace.add(0, f"seed {plan.seed}: {plan.describe()}")
-        self.world = World(plan, self.trace)
+        self.world = World(plan, self.trace, until)
         self._outside = 0
 
     def result(self) -> Result:
@@ -128,6 +129,8 @@ class Run:
         world = self.world
         try:
             self._live()
+        except Convicted:
+            pass
         except Exception:
             world.fail(f"exception: {traceback.format_exc()}")
         world.stop()
@@ -145,11 +148,11 @@ class Run:
         clients = [world.add_client() for _ in range(self.plan.clients)]
         begin = world.schedule.now
         world.points_open = True
-        self._schedule_work(clients, begin)
-        self._schedule_faults(begin)
-        doomed = [table for table in self.plan.tables if table.doomed]
-        for table in doomed:
-            world.schedule.at(begin + self.plan.duration // 2, clients[0].drop_table, table)
+        for work in self.plan.work:
+            client = clients[(work.client - 1) % len(clients)]
+            world.schedule.at(begin + work.at, client.work, work)
+        for fault in self.plan.faults:
+            world.schedule.at(begin + fault.at, strike, world, fault)
         world.schedule.run_until(begin + self.plan.duration)
         world.heal()
         limit = world.schedule.now + PATIENCE
@@ -160,8 +163,9 @@ class Run:
         reader = world.add_client()
         # A put that its client has long given up may still stand in a path that was slow.
         world.schedule.run_until(world.network.all_arrived_at + SETTLE)
-        for table in doomed:
-            self._drop_for_good(reader, table)
+        for table in self.plan.tables:
+            if table.doomed:
+                self._drop_for_good(reader, table)
         self._read_everything(reader)
         self._outside = world.checks.judge_end()
 
@@ -191,7 +195,7 @@ class Run:
     def creation(self, table: TablePlan) -> Request[object]:
         return ask_create(
             table.name, table.r, table.w, "lww" if table.lww else "siblings",
-            table.durability.name.lower(), None, table.ttl_seconds or None, None, None,
+            table.durability.name.lower(), table.sloppy, table.ttl_seconds or None, None, None,
         )  # type: ignore[return-value]  # fmt: skip
 
     def ask(self, client: SimulatedClient, request: Request[object]) -> bool:
@@ -204,24 +208,6 @@ class Run:
             schedule.tell(f"{client.name}: {request.error}")
             schedule.run_until(schedule.now + SECOND // 2)
         return answered.done and request.error is None
-
-    def _schedule_work(self, clients: list[SimulatedClient], begin: int) -> None:
-        schedule = self.world.schedule
-        random = schedule.random_for("work")
-        left = self.plan.operations
-        while left > 0:
-            size = min(random.randint(1, self.plan.burst), left)
-            left -= size
-            client = random.choice(clients)
-            schedule.at(begin + random.randrange(self.plan.duration), client.work, size)
-
-    def _schedule_faults(self, begin: int) -> None:
-        schedule = self.world.schedule
-        random = schedule.random_for("faults")
-        for _ in range(self.plan.faults):
-            kind = random.choice(self.plan.kinds)
-            time = begin + random.randrange(self.plan.duration)
-            schedule.at(time, strike, self.world, kind)
 
     # The end.
 
@@ -273,9 +259,17 @@ class Run:
         return failed
 
 
+def run_plan(plan: Plan, keep_trace: bool = False, until: str = "") -> Result:
+    """Run one plan, or only ``until`` a checker has convicted.
+
+    The same plan gives the same result, trace and all.
+    """
+    return Run(plan, keep_trace, until).result()
+
+
 def run_seed(seed: int, keep_trace: bool = False) -> Result:
-    """Run one seed; the same seed gives the same result, trace and all."""
-    return Run(draw_plan(seed), keep_trace).result()
+    """Run the plan that a seed draws."""
+    return run_plan(draw_plan(seed), keep_trace)
 
 
 def run_seeds(seeds: range, processes: int) -> Iterator[Result]:

@@ -50,6 +50,7 @@ _extra = Struct("<IQ")
 STATUS_NAMES: Final = (
     "ok", "record", "later", "failed here", "overloaded", "unwritable", "stale generation",
     "other epoch", "not taken", "elsewhere", "malformed",
+    "not ready",
 )  # fmt: skip
 VALUE_CHARACTERS: Final = 24
 

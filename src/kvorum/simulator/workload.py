@@ -1,12 +1,13 @@
 """What clients do: real sessions, driven by virtual time, with a mind for trouble.
 
-Each client is one session of the real client library. It works in bursts, several requests at
-one moment on few keys, holds contexts for long, and uses what it holds: reads, writes with the
-context of an old read or of its last put, reads and merges, writes blindly, deletes with and
-without a context, overrides ``r``, ``w`` and durability, and lets some puts be retried
+Each client is one session of the real client library. It does what the plan says, often several
+things at one moment on few keys, holds contexts for long, and uses what it holds: reads, writes
+with the context of an old read or of its last put, reads and merges, writes blindly, deletes with
+and without a context, overrides ``r``, ``w`` and durability, and lets some puts be retried
 elsewhere. Every outcome goes to the checkers.
 """
 
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from kvorum.client.addresses import Address
@@ -28,7 +29,7 @@ from kvorum.model.hashing import engine_key
 from kvorum.model.quorum import Durability, disk_acks_needed
 from kvorum.simulator.history import OK, REFUSED, UNKNOWN, Write
 from kvorum.simulator.network import Attempt, End, Receiver
-from kvorum.simulator.plan import TablePlan
+from kvorum.simulator.plan import PlannedWork, TablePlan
 from kvorum.wire.messages import TableAnswer
 
 if TYPE_CHECKING:
@@ -36,13 +37,6 @@ if TYPE_CHECKING:
 
 FIRST_CLIENT: Final = 1001
 SHELL_START: Final = 1_000_000_000  # a client's steady clock when its world begins
-
-# What a client does, and how often in a hundred.
-MIX: Final = {
-    "get": 30, "put": 25, "update": 20, "blind": 8, "delete": 7, "remove": 5, "reread": 5,
-}  # fmt: skip
-KINDS: Final = tuple(MIX)
-SHARES: Final = tuple(MIX.values())
 
 
 def key_name(number: int, keys: int) -> str:
@@ -80,14 +74,27 @@ class Channel(Receiver):
 class Operation(Waiter):
     """One thing a client does, in one request or two."""
 
-    __slots__ = ("client", "key", "kind", "name", "request", "started_at", "table", "write")
+    __slots__ = (
+        "client",
+        "key",
+        "kind",
+        "name",
+        "random",
+        "request",
+        "started_at",
+        "table",
+        "write",
+    )
 
-    def __init__(self, client: "SimulatedClient", kind: str, table: TablePlan, key: str) -> None:
+    def __init__(
+        self, client: "SimulatedClient", kind: str, table: TablePlan, key: str, dice: int = 0
+    ) -> None:
         self.client = client
         self.kind = kind
         self.table = table
         self.key = key
         self.name = f"{table.name}/{key}"
+        self.random = Random(dice)
         self.request: Request[Any] | None = None
         self.started_at = client.world.schedule.now
         self.write: Write | None = None
@@ -181,27 +188,28 @@ class SimulatedClient(Shell):
 
     # What the user does.
 
-    def work(self, operations: int) -> None:
-        """A burst, now."""
-        for _ in range(operations):
-            plan = self.world.plan
-            kind = self.random.choices(KINDS, SHARES)[0]
-            table = self.random.choice(plan.tables)
-            key = key_name(self.random.randrange(plan.keys), plan.keys)
-            self.step(lambda session, kind=kind, table=table, key=key: self._do(kind, table, key))
+    def work(self, work: PlannedWork) -> None:
+        """Do one thing of the plan, now."""
+        plan = self.world.plan
+        table = next(table for table in plan.tables if table.name == work.table)
+        if work.kind == "drop":
+            self.drop_table(table)
+            return
+        key = key_name(work.key % plan.keys, plan.keys)
+        operation = Operation(self, work.kind, table, key, work.dice)
+        self.step(lambda session: self._do(operation))
 
-    def _do(self, kind: str, table: TablePlan, key: str) -> None:
-        operation = Operation(self, kind, table, key)
+    def _do(self, operation: Operation) -> None:
         self.world.operations += 1
-        self.world.count(f"operation {kind}")
-        if kind in ("get", "update", "reread"):
+        self.world.count(f"operation {operation.kind}")
+        if operation.kind in ("get", "update", "reread"):
             self.get(operation, None)
         else:
             self._put(operation, self.held.get(operation.name), b"")
 
     def get(self, operation: Operation, r: int | None, target: int = 0) -> None:
-        if operation.kind == "reread" and self.random.random() < 0.5:
-            r = self.random.randint(1, self.world.plan.n)
+        if operation.kind == "reread" and operation.random.random() < 0.5:
+            r = operation.random.randint(1, self.world.plan.n)
         key, _, sort_key = operation.key.partition("/")
         request = make_get(operation.table.name, key, sort_key, r, None)
         request.target = target
@@ -222,7 +230,7 @@ class SimulatedClient(Shell):
 
     def _put(self, operation: Operation, context: bytes | None, value: bytes) -> None:
         plan = self.world.plan
-        random = self.random
+        random = operation.random
         w: int | None = None
         durability: str | None = None
         if random.random() < 0.1:
@@ -233,7 +241,7 @@ class SimulatedClient(Shell):
         if operation.kind == "blind":
             context = None
         if not value:
-            value = self._value()
+            value = self._value(random)
         self.write(operation, context, value, w, durability, random.random() < 0.2)
 
     def write(
@@ -270,9 +278,9 @@ class SimulatedClient(Shell):
         drop.waiter = TableDropped(self, table, drop)
         self.step(lambda session: session.submit(drop))
 
-    def _value(self) -> bytes:
+    def _value(self, random: Random) -> bytes:
         size = self.world.plan.value_bytes
-        tail = b"." * self.random.randrange(size + 1)
+        tail = b"." * random.randrange(size + 1)
         return f"{self.name}-{self._written}".encode() + tail
 
     def _conclude(self, operation: Operation) -> None:
@@ -299,7 +307,7 @@ class SimulatedClient(Shell):
         self.held[operation.name] = found.context
         if operation.kind == "update":
             operation.kind = "merge"
-            self._put(operation, found.context, self._value())
+            self._put(operation, found.context, self._value(operation.random))
 
     def _engine_key(self, request: Request[Any]) -> bytes:
         assert isinstance(request, Get | Put)

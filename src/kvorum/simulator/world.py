@@ -26,11 +26,21 @@ NAMES: Final = "abcdefghijklmnopqrstuvwxyz"
 FAILURES_KEPT: Final = 3  # of each checker
 
 
-class World:
-    """Everything there is for one seed."""
+def checker_of(failure: str) -> str:
+    return failure.partition(":")[0]
 
-    def __init__(self, plan: Plan, trace: Trace) -> None:
+
+class Convicted(Exception):
+    """The checker that was waited for has spoken, and the rest of the run is of no interest."""
+
+
+class World:
+    """Everything there is for one plan."""
+
+    def __init__(self, plan: Plan, trace: Trace, until: str = "") -> None:
+        """``until`` names a checker at whose first failure the run ends."""
         self.plan = plan
+        self._until = until
         self.schedule = Schedule(plan.seed, trace)
         self.failures: list[str] = []
         self.counts: dict[str, int] = {}
@@ -40,6 +50,7 @@ class World:
         self.points_open = False  # they are only hit while clients work
         self.operations = 0
         self.struck = False  # some fault has happened
+        self.healed = False  # and none will any more
         self.network = Network(self.schedule, plan.delay, plan.jitter, plan.steady)
         members = tuple(
             Member(number + 1, NAMES[number], f"10.0.0.{number + 1}", 7401)
@@ -65,6 +76,10 @@ class World:
         self._healers: dict[int, Callable[[], None]] = {}
         self._last_healer = 0
 
+    def pick(self, number: int) -> Machine:
+        """The machine of this number, counted round: a plan may be older than its cluster."""
+        return self.machines[(number - 1) % len(self.machines) + 1]
+
     def add_client(self) -> SimulatedClient:
         client = SimulatedClient(self, FIRST_CLIENT + len(self.clients))
         self.clients.append(client)
@@ -80,11 +95,13 @@ class World:
     def fail(self, text: str) -> None:
         """A checker has found something."""
         self.schedule.tell(f"FAILURE {text}")
-        checker = text.partition(":")[0]
+        checker = checker_of(text)
         kept = sum(failure.startswith(checker) for failure in self.failures)
         if kept < FAILURES_KEPT:
             seconds, micros = divmod(self.schedule.now, 1_000_000)
             self.failures.append(f"{text} (at {seconds}.{micros:06d} s)")
+        if checker == self._until:
+            raise Convicted
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -117,6 +134,7 @@ class World:
         """Undo every fault and have every machine run."""
         self.schedule.tell("everything is healed")
         self.points_open = False
+        self.healed = True
         for number in list(self._healers):
             self._heal_one(number)
         for machine in self.machines.values():
@@ -124,6 +142,7 @@ class World:
             machine.slowness = 1
             machine.skew = 0
             machine.disk.free_bytes = PLENTY
+            machine.disk.fail_append = False
             machine.engine.full = False
             if machine.process is not None:
                 machine.process.dies = ALIVE
