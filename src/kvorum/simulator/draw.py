@@ -70,6 +70,7 @@ def draw_plan(seed: int) -> Plan:
         client_timeout=random.choice((1, 2, 4)) * SECOND,
         inside=inside,
         timer_slack=random.choice((0, 5_000, 20_000, 20_000)),
+        gather=random.choice((50, 500, 3_000)),
     )
     plan.work = _draw_work(plan, Random(f"{seed}/work"))
     plan.faults = _draw_faults(plan, Random(f"{seed}/faults"))

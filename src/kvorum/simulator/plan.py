@@ -78,6 +78,7 @@ class Plan:
     duration: int = 0  # microseconds in which clients work and faults happen
     client_timeout: int = 20 * SECOND
     timer_slack: int = 0  # how much later than asked for timers fire, as on a busy machine
+    gather: int = 50  # from what wakes a process to its turn; what arrives meanwhile comes in too
     steady: bool = False  # every delay is the same, and no chunk is split: for golden scripts
     inside: bool = True  # only faults that leave every promise standing
     points: tuple[str, ...] = ()  # fault points that are live
@@ -87,7 +88,7 @@ class Plan:
     @property
     def patient(self) -> bool:
         """Whether no timeout can pass before a fault, however unlucky the delays are."""
-        slowest = 60 * (2 * self.delay + self.jitter) + 20 * self.disk_delay
+        slowest = 60 * (2 * self.delay + self.jitter + self.gather) + 20 * self.disk_delay
         return slowest < min(self.config.request_timeout_ms * 1_000, self.client_timeout)
 
     def describe(self) -> str:

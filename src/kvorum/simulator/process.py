@@ -37,7 +37,6 @@ from kvorum.wire.message import Message
 if TYPE_CHECKING:
     from kvorum.simulator.machine import Machine
 
-GATHER: Final = 50  # from what wakes a process to its turn: what arrives meanwhile comes in too
 MOVE_DELAY: Final = 200  # between two slices on their way into the engine
 FULL_PAUSE: Final = 100_000
 
@@ -128,6 +127,7 @@ class Process(Listener):
         self._moving = False
         self._refused_position = -1
         self._timer_slack = machine.world.plan.timer_slack
+        self._gather = machine.world.plan.gather
         self._started_at = self.schedule.now - machine.random.randrange(1, 1 << 32)
         self.world.history.watch(self)
         self.env = SimulatedEnvironment(self)
@@ -183,7 +183,7 @@ class Process(Listener):
         """Something for the next turn."""
         if self.alive:
             self._inbox.append((connection, job, data))
-            self.wake(self.schedule.now + GATHER)
+            self.wake(self.schedule.now + self._gather)
 
     # Turns.
 
@@ -222,7 +222,7 @@ class Process(Listener):
             return
         self._turn_at = -1
         if self.unsent or self.dirty or self._inbox:
-            self.wake(self.schedule.now + GATHER)
+            self.wake(self.schedule.now + self._gather)
         else:
             deadline = self.node.next_deadline()
             if deadline >= 0:
