@@ -99,10 +99,15 @@ def _check_compiler() -> str:
     return _try("gcc", "--version")
 
 
+def _check_chromium() -> str:
+    return _try("chromium", "--version") or _try("chromedriver", "--version")
+
+
 CHECKS: dict[str, Check] = {
     "root": _check_root,
     "namespaces": _check_namespaces,
     "tmpfs-mounts": _check_tmpfs_mounts,
     "loop-mounts": _check_loop_mounts,
     "compiler": _check_compiler,
+    "chromium": _check_chromium,
 }
