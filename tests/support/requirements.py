@@ -103,6 +103,14 @@ def _check_chromium() -> str:
     return _try("chromium", "--version") or _try("chromedriver", "--version")
 
 
+def _check_promtool() -> str:
+    return _try("promtool", "--version")
+
+
+def _check_systemd_analyze() -> str:
+    return _try("systemd-analyze", "--version")
+
+
 CHECKS: dict[str, Check] = {
     "root": _check_root,
     "namespaces": _check_namespaces,
@@ -110,4 +118,6 @@ CHECKS: dict[str, Check] = {
     "loop-mounts": _check_loop_mounts,
     "compiler": _check_compiler,
     "chromium": _check_chromium,
+    "promtool": _check_promtool,
+    "systemd-analyze": _check_systemd_analyze,
 }
