@@ -11,6 +11,8 @@ import msgspec
 
 from kvorum.errors import SettingsInvalid
 
+GOSSIP_BYTES_LEAST: Final = 300  # the longest rumour, the settings of one table, must fit
+
 
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What can be set for one node. The defaults are right for most."""
@@ -36,7 +38,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     request_timeout_ms: int = 5_000
     retry_window_ms: int = 60_000
     max_clock_skew_ms: int = 10_000
-    ping_interval_ms: int = 500
+    probe_interval_ms: int = 500
+    probe_timeout_ms: int = 200
+    push_pull_interval_ms: int = 60_000
     peer_dead_timeout_ms: int = 5_000
     reconnect_first_ms: int = 50
     reconnect_last_ms: int = 2_000
@@ -47,6 +51,12 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     background_share_min_percent: int = 2
     background_share_max_percent: int = 40
     reap_interval_ms: int = 1_000
+
+    # Gossip and failure detection.
+    indirect_probes: int = 3
+    suspicion_factor: int = 4
+    suspicion_max_factor: int = 6
+    gossip_bytes_max: int = 1_000
 
     # Where values begin to travel on a connection of their own.
     large_bytes: int = 64 << 10
@@ -83,7 +93,9 @@ MEANINGS: Final[dict[str, str]] = {
     "request_timeout_ms": "how long a request may take before its outcome is told as unknown",
     "retry_window_ms": "how long a put may be sent again under its id",
     "max_clock_skew_ms": "how far clocks may differ before last-write-wins puts are refused here",
-    "ping_interval_ms": "how often each other node is asked whether it is there",
+    "probe_interval_ms": "how often some other node is asked whether it is there",
+    "probe_timeout_ms": "how long it has to answer before others are asked to probe it too",
+    "push_pull_interval_ms": "how often all that is known of members is compared with one of them",
     "peer_dead_timeout_ms": "silence after which a connection to another node is given up",
     "reconnect_first_ms": "first pause before a lost connection is tried again",
     "reconnect_last_ms": "longest pause between attempts; the pauses double up to it",
@@ -92,6 +104,11 @@ MEANINGS: Final[dict[str, str]] = {
     "background_share_min_percent": "share of its time that background work never goes below",
     "background_share_max_percent": "share of its time that background work never goes above",
     "reap_interval_ms": "how often deletes are looked for that all owners hold and may forget",
+    "indirect_probes": "how many others are asked to probe a node that does not answer",
+    "suspicion_factor": "probe intervals, times log10 of the number of nodes, in which a suspect "
+    "may refute once others have confirmed the suspicion",
+    "suspicion_max_factor": "how many times as long it may while nobody has",
+    "gossip_bytes_max": "bytes of rumours in one message between nodes",
     "large_bytes": "size from which records travel on a connection of their own",
     "flush_bytes": "writes gathered in memory before they are moved into the engine",
 }
@@ -100,11 +117,12 @@ _POSITIVE = (
     "partition_key_bytes_max", "value_bytes_max", "context_bytes_max", "requests_in_flight_max",
     "requests_in_flight_per_client_max", "clients_max", "client_output_bytes_max",
     "peer_queue_bytes_max", "batch_bytes_max", "overlay_bytes_max", "remembered_puts_max",
-    "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms", "ping_interval_ms",
-    "peer_dead_timeout_ms", "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms",
-    "reap_interval_ms", "unread_timeout_ms", "large_bytes", "flush_bytes",
-    "background_latency_limit_ms", "background_share_min_percent",
-    "background_share_max_percent",
+    "request_timeout_ms", "retry_window_ms", "max_clock_skew_ms",
+    "probe_interval_ms", "probe_timeout_ms", "push_pull_interval_ms", "peer_dead_timeout_ms",
+    "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms", "reap_interval_ms",
+    "indirect_probes", "suspicion_factor", "suspicion_max_factor", "gossip_bytes_max",
+    "unread_timeout_ms", "large_bytes", "flush_bytes", "background_latency_limit_ms",
+    "background_share_min_percent", "background_share_max_percent",
 )  # fmt: skip
 
 
@@ -127,8 +145,12 @@ def check_config(config: NodeConfig) -> None:
         raise SettingsInvalid("overlay_bytes_max must be at least twice flush_bytes")
     if config.reconnect_last_ms < config.reconnect_first_ms:
         raise SettingsInvalid("reconnect_last_ms must be at least reconnect_first_ms")
-    if config.peer_dead_timeout_ms < 3 * config.ping_interval_ms:
-        raise SettingsInvalid("peer_dead_timeout_ms must be at least 3 times ping_interval_ms")
+    if config.peer_dead_timeout_ms < 3 * config.probe_interval_ms:
+        raise SettingsInvalid("peer_dead_timeout_ms must be at least 3 times probe_interval_ms")
+    if config.probe_interval_ms < 2 * config.probe_timeout_ms:
+        raise SettingsInvalid("probe_interval_ms must be at least twice probe_timeout_ms")
+    if config.gossip_bytes_max < GOSSIP_BYTES_LEAST:
+        raise SettingsInvalid(f"gossip_bytes_max must be at least {GOSSIP_BYTES_LEAST}")
     shares = (config.background_share_min_percent, config.background_share_max_percent)
     if not shares[0] <= shares[1] <= 90:
         raise SettingsInvalid(

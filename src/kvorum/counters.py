@@ -51,6 +51,14 @@ MEANINGS: Final[dict[str, str]] = {
     "retired_actors": "actors that a round let this node forget in records that stay",
     "partitions_set_aside": "partitions whose copy was behind a reap and has been set aside",
     "records_set_aside": "records and hints in them",
+    "probes": "members asked whether they are there, one in each round",
+    "probes_failed": "of these, those that nobody could reach",
+    "indirect_probes": "requests to others to probe a member that did not answer",
+    "suspicions": "members that this node began to suspect",
+    "false_suspicions": "of these, those that refuted it",
+    "refutations": "suspicions and worse about this node that it refuted",
+    "deaths_declared": "members that this node declared dead",
+    "push_pulls": "comparisons with one member of all that is known of all",
 }
 
 _STEP_BITS: Final = 6
@@ -151,6 +159,14 @@ class Counters:
     retired_actors: int
     partitions_set_aside: int
     records_set_aside: int
+    probes: int
+    probes_failed: int
+    indirect_probes: int
+    suspicions: int
+    false_suspicions: int
+    refutations: int
+    deaths_declared: int
+    push_pulls: int
 
     def __init__(self) -> None:
         for name in MEANINGS:

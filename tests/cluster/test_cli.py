@@ -163,6 +163,13 @@ def test_status_names_nodes_and_partitions(terminal: Terminal) -> None:
     assert terminal.document()["partitions_by_owners_up"] == [0, 0, 0, 64]
 
 
+def test_status_shows_what_each_node_believes_of_each_other(terminal: Terminal) -> None:
+    assert terminal.types("status", "--members") == 0
+    lines = terminal.said.decode().splitlines()
+    believed = [line.split("\t")[:3] for line in lines if "\talive\t" in line]
+    assert believed == [[one, other, "alive"] for one in "abc" for other in "abc" if one != other]
+
+
 def test_a_put_that_nobody_confirms_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     with running_cluster(nodes=2, n=2) as cluster:
         nodes = ["--nodes", cluster.processes["a"].address]

@@ -7,6 +7,7 @@ format ever on main stays readable. A format that grows gets a new sample under 
 from kvorum.model.context import context_of_record, context_of_seen
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding
+from kvorum.model.members import Belief, State
 from kvorum.model.quorum import Durability, Resolution
 from kvorum.model.record import first_record, lww_record, pack_value, split_values
 from kvorum.model.siblings import encode, merge, update
@@ -15,6 +16,17 @@ from kvorum.model.topology import Member, PartitionEntry, Topology, encode_topol
 from kvorum.model.version import Seen, make_actor, make_dot
 from kvorum.wire import requests
 from kvorum.wire.codec import encode as encode_message
+from kvorum.wire.gossip_messages import (
+    News,
+    Probe,
+    ProbeAck,
+    ProbeNack,
+    ProbeRelayed,
+    ProbeRequest,
+    PushPull,
+    PushPulled,
+    TopologyTold,
+)
 from kvorum.wire.link import (
     OK,
     RECORD,
@@ -143,6 +155,10 @@ _TABLE = TableSettings(
     True,
 )  # fmt: skip
 _LOCAL = LocalRecord(8, 2, SIBLINGS, True, True, make_dot(ALICE, 1), "no connection")
+_NEWS = News(
+    Belief(1, State.ALIVE, 3, b"store 01", 3, b"nonce 08"), 4, 1 << 63 | 5,
+    [Belief(2, State.SUSPECT, 7, b"store 02", 1, b"nonce 02", 3)], [_TABLE],
+)  # fmt: skip
 CONTROL_MESSAGES: list[Control] = [
     Ping(1, 2),
     Pong(1, 2, WALL, True),
@@ -163,8 +179,8 @@ CONTROL_MESSAGES: list[Control] = [
     StatusAnswer(
         15, 1, "a", "kvorum 0.1", 1, b"cluster!", 4, b"store 01", 3, True, 5_000_000, "lmdb",
         False, True, "", 1024, 1024, 3, 2, 17, 65_536, -250,
-        [PeerStatus(2, "b", True, False, 300, -20, 4_096)], {"puts": 5},
-        [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70,
+        [PeerStatus(2, "b", True, False, 300, -20, 4_096, "suspect", 7, 2_000_000)], {"puts": 5},
+        [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70, 3, 2,
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
     ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
@@ -178,6 +194,14 @@ CONTROL_MESSAGES: list[Control] = [
     ReapCommit(3, 6 << 16 | 2),
     ReapCommitted(3, 6 << 16 | 2),
     ReapDrop(3, 6 << 16 | 2, 9, [Reaped(KEY, b"digest of record", [BOB])]),
+    Probe(17, 5, _NEWS),
+    ProbeAck(17, 5, WALL, _NEWS),
+    ProbeRequest(17, 3, _NEWS),
+    ProbeRelayed(17, _NEWS),
+    ProbeNack(17),
+    PushPull(18, _NEWS),
+    PushPulled(18, _NEWS, b'{"format":1}'),
+    TopologyTold(b'{"format":1}'),
 ]  # fmt: skip
 
 
@@ -252,7 +276,7 @@ def batch_frames() -> dict[str, bytes]:
 
 # Messages that have grown at their end: which form of them the sample is. What is kept of the
 # earlier ones is still read.
-FORMS: dict[type, int] = {StatusAnswer: 3}
+FORMS: dict[type, int] = {StatusAnswer: 4}
 
 
 def _message_name(message: object) -> str:

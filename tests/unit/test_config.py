@@ -30,7 +30,9 @@ def test_no_setting_may_be_nought_or_below(name: str) -> None:
         ({"reconnect_first_ms": 2_001}, "at least reconnect_first_ms"),
         ({"background_share_max_percent": 91}, "must be at most 90"),
         ({"background_share_min_percent": 41}, "at least background_share_min_percent"),
-        ({"ping_interval_ms": 1_667}, "at least 3 times ping_interval_ms"),
+        ({"probe_interval_ms": 1_667}, "at least 3 times probe_interval_ms"),
+        ({"probe_timeout_ms": 251}, "at least twice probe_timeout_ms"),
+        ({"gossip_bytes_max": 299}, "gossip_bytes_max must be at least 300"),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
 )

@@ -56,6 +56,8 @@ GAUGES: Final = (
         "clock_offset", "clock_offset_seconds",
         "how far this clock is ahead of the median of its peers", MICROSECONDS,
     ),
+    Gauge("incarnation", "incarnation", "the number by which the node refutes that it is dead"),
+    Gauge("health", "local_health", "0 is well; the higher, the less it trusts its own judgement"),
 )  # fmt: skip
 
 PEER_GAUGES: Final = (
@@ -70,6 +72,11 @@ PEER_GAUGES: Final = (
         MICROSECONDS,
     ),
     Gauge("queued_bytes", "peer_queued_bytes", "what waits for the peer, or for its answer"),
+    Gauge("incarnation", "peer_incarnation", "under which the peer is believed alive, or not"),
+    Gauge(
+        "believed_for", "peer_believed_seconds", "for how long the same is believed of the peer",
+        MICROSECONDS,
+    ),
 )  # fmt: skip
 
 # Fields of the status that are no figures: names, ids and texts, labels of others, or lists.
@@ -78,7 +85,7 @@ NO_FIGURES: Final = (
     "engine", "volatile", "unwritable_reason", "peers", "counters", "operations",
     "reaping_blocked",
 )  # fmt: skip
-NO_PEER_FIGURES: Final = ("member", "name")
+NO_PEER_FIGURES: Final = ("member", "name", "belief")
 
 # Half octaves are enough for a graph; the status has the fine buckets.
 EXPORTED_BOUNDS: Final = tuple(

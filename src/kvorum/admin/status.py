@@ -43,6 +43,11 @@ def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
         found.append(f"serves nothing yet of {answer.partitions_not_ready} partitions it holds")
     if answer.records_aside:
         found.append(f"has set {answer.records_aside} records aside: its copy had missed a reap")
+    found += [
+        f"believes {peer.name} {peer.belief}, for {peer.believed_for // 1_000_000} s"
+        for peer in answer.peers
+        if peer.belief not in ("", "alive")
+    ]
     if answer.counters.get("quarantined"):
         found.append(f"has found {answer.counters['quarantined']} damaged records")
     return found

@@ -19,6 +19,9 @@ def status(
     counters: Annotated[
         bool, typer.Option("--counters", help="Show what each node has counted since its start.")
     ] = False,
+    members: Annotated[
+        bool, typer.Option("--members", help="Show what each node believes of each other one.")
+    ] = False,
     nodes: Nodes = DEFAULT_NODES,
     as_json: Json = False,
 ) -> None:
@@ -49,6 +52,8 @@ def status(
     for name, answer in statuses.items():
         for problem in problems_of(answer):
             out.note(f"{name}: {problem}")
+    if members:
+        _show_members(out, statuses)
     if counters:
         _show_counters(out, statuses)
 
@@ -83,6 +88,26 @@ def _row(topology: Topology, index: int, answer: StatusAnswer | KvorumError) -> 
         f"{answer.clock_offset / 1000:.1f} ms",
         answer.software.removeprefix("kvorum "),
     ]
+
+
+def _show_members(out: Output, statuses: Statuses) -> None:
+    out.table(
+        ["node", "of", "believes", ">for", ">incarnation", "connected", ">answers in"],
+        [
+            [
+                name,
+                peer.name,
+                peer.belief,
+                duration_text(peer.believed_for),
+                str(peer.incarnation),
+                "yes" if peer.connected else "no",
+                f"{peer.latency_mean / 1000:.1f} ms" if peer.connected else "",
+            ]
+            for name, answer in statuses.items()
+            if isinstance(answer, StatusAnswer)
+            for peer in answer.peers
+        ],
+    )
 
 
 def _show_counters(out: Output, statuses: Statuses) -> None:

@@ -16,6 +16,7 @@ until a person drops one. The table ``default`` is always there and has a fixed 
 
 import re
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -29,6 +30,8 @@ DEFAULT_TABLE_ID: Final = b"default\0"
 MAX_SIBLINGS: Final = 100
 MAX_RECORD_BYTES: Final = 32 << 20  # two values of the largest size may stand side by side
 LONGEST_TTL_SECONDS: Final = 100 * 366 * 86_400
+
+VERSION_BYTES: Final = 8
 
 TABLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -125,13 +128,14 @@ class TableRegistry:
     Two registries that have merged the same settings, in whatever order, are equal.
     """
 
-    __slots__ = ("_by_id", "_by_name", "_live", "dropped_ids")
+    __slots__ = ("_by_id", "_by_name", "_live", "_version", "dropped_ids")
 
     def __init__(self, known: Iterable[TableSettings] = ()) -> None:
         self._by_id: dict[bytes, TableSettings] = {}
         self._live: dict[bytes, TableSettings] = {}
         self.dropped_ids: dict[bytes, None] = {}  # ended for good; asked for every record sent
         self._by_name: dict[str, list[bytes]] = {}  # live ids, ascending; more than one: conflict
+        self._version = 0  # 0: not worked out since the last change
         for settings in known:
             self.merge(settings)
 
@@ -143,6 +147,7 @@ class TableRegistry:
         if held is not None and _rank(settings) <= _rank(held):
             return False
         self._by_id[settings.id] = settings
+        self._version = 0
         if held is not None and not held.dropped:
             self._forget_name(held)
         if settings.dropped:
@@ -182,6 +187,15 @@ class TableRegistry:
     def tables(self) -> list[TableSettings]:
         """Return the live tables by name, then id, for people."""
         return sorted(self._live.values(), key=lambda table: (table.name, table.id))
+
+    @property
+    def version(self) -> int:
+        """A number that stands for all that is known: equal where equal settings are."""
+        if not self._version:
+            known = msgspec.msgpack.encode(self.all_settings())
+            digest = blake2b(known, digest_size=VERSION_BYTES).digest()
+            self._version = int.from_bytes(digest, "little") | 1
+        return self._version
 
     def all_settings(self) -> list[TableSettings]:
         """Return everything known, by id, dropped ids too: what a handshake hands over."""

@@ -14,13 +14,16 @@ from kvorum.model.clock import HybridClock
 from kvorum.model.merkle import Trees
 from kvorum.model.quorum import Resolution
 from kvorum.model.ring import Ring
+from kvorum.model.tables import TableSettings
 from kvorum.model.topology import encode_topology
 from kvorum.protocol.background import Background
+from kvorum.protocol.documents import SharedDocuments
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.inspection import Inspection, operation_statuses
+from kvorum.protocol.membership import Membership
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.peering import Peering
 from kvorum.protocol.ports import Strays
@@ -32,6 +35,7 @@ from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.framing import FrameInvalid
+from kvorum.wire.gossip_messages import GossipMessage
 from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
 from kvorum.wire.message import Message
 from kvorum.wire.messages import (
@@ -41,7 +45,6 @@ from kvorum.wire.messages import (
     LocalRecord,
     PeerStatus,
     Ping,
-    Pong,
     StatusAnswer,
     StatusQuery,
     TableCreate,
@@ -68,6 +71,7 @@ from kvorum.wire.reaping_messages import (
 KEY_LEASE: Final = b"\x00lease"  # meta key: up to which hybrid clock may be issued
 SWEEP_INTERVAL: Final = 5_000  # between two looks for what is slow or overdue
 DROP_INTERVAL: Final = 20_000  # between two slices of a dropped table
+LINKS_PROBED: Final = 4  # in each interval, in turn: idle links shall be known to work, too
 
 
 class NoStrays(Strays):
@@ -92,7 +96,7 @@ class _Every(Timed):
         self._node.on_duty(self._duty)
 
 
-_PING: Final = 0
+_WATCH: Final = 0
 _SWEEP: Final = 1
 _DROP: Final = 2
 
@@ -101,33 +105,11 @@ class Node:
     """One member. It lives from the opening of its store to its stop, and holds all state."""
 
     __slots__ = (
-        "_config",
-        "_drop_armed",
-        "_every",
-        "_lease_pending",
-        "_ping_interval",
-        "_started_at",
-        "_sweep_armed",
-        "background",
-        "clock",
-        "env",
-        "forwarder",
-        "generations",
-        "holdings",
-        "inspection",
-        "me",
-        "minter",
-        "name",
-        "peering",
-        "reaping",
-        "replica",
-        "requests",
-        "ring",
-        "software",
-        "store",
-        "tables",
-        "timers",
-    )
+        "_config", "_drop_armed", "_every", "_lease_pending", "_linked", "_started_at",
+        "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
+        "generations", "holdings", "inspection", "me", "membership", "minter", "name", "peering",
+        "reaping", "replica", "requests", "ring", "software", "store", "tables", "timers",
+    )  # fmt: skip
 
     def __init__(
         self, env: Environment, store: Store, ring: Ring, config: NodeConfig, me: int,
@@ -143,7 +125,8 @@ class Node:
         self.software = software
         self._config = config
         self._started_at = env.now
-        self._ping_interval = config.ping_interval_ms * 1000
+        self._watch_interval = config.probe_interval_ms * 1000
+        self._linked = 0  # the link probed last, by its place
         self.timers = Timers()
         self.background = Background(env, self.timers, config)
         self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
@@ -168,12 +151,19 @@ class Node:
             self._expired_by,
         )  # fmt: skip
         self.inspection = Inspection(env, store, ring, self.timers, me)
-        self._every = [_Every(self, duty) for duty in (_PING, _SWEEP, _DROP)]
+        self.documents = SharedDocuments(env, ring.topology, self.tables)
+        self.membership = Membership(
+            env, [member for member in ring.member_ids if member != me], me,
+            self.peering.own_start(), self.documents, self.peering, self.timers, config,
+        )  # fmt: skip
+        self.peering.ask = self.membership.ask
+        self.tables.on_change = self._on_table
+        self._every = [_Every(self, duty) for duty in (_WATCH, _SWEEP, _DROP)]
         self._sweep_armed = False
         self._drop_armed = False
         if len(ring.member_ids) == 1:
             self.minter.confirmed = True  # Nobody else could ever answer.
-        self.timers.wake(env.now + self._ping_interval, self._every[_PING])
+        self.timers.wake(env.now + self._watch_interval, self._every[_WATCH])
         self._renew_lease()
         self._arm_drop()
 
@@ -192,6 +182,12 @@ class Node:
         if self.peering.clock_is_off or self.peering.clock_has_stepped:
             return 0
         return self.env.wall - self._config.max_clock_skew_ms * 1000
+
+    def _on_table(self, settings: TableSettings) -> None:
+        """Something new is known of a table, from whomever."""
+        self.membership.gossip.spread_table(settings)
+        self._renew_lease()
+        self._arm_drop()
 
     # What arrives.
 
@@ -221,12 +217,10 @@ class Node:
                 self.tables.on_list(client, message)
             case TableCreate():
                 self.tables.on_create(client, message)
-                self._renew_lease()
             case TableSet():
                 self.tables.on_set(client, message)
             case TableDrop():
                 self.tables.on_drop(client, message)
-                self._arm_drop()
             case StatusQuery():
                 client.send(encode(self.status(message.request)))
             case ExplainQuery():
@@ -236,17 +230,14 @@ class Node:
 
     def on_control(self, member: int, message: Control) -> Message | None:
         """A control message of another member; what to answer on the same connection."""
+        if isinstance(message, GossipMessage):
+            return self.membership.on_control(member, message)
         match message:
             case Ping():
-                return self.peering.on_ping(member, message)
-            case Pong():
-                self.peering.on_pong(member, message)
+                return self.peering.on_ping(message)
             case TablesUpdate():
-                # Learned in any case, since nobody will tell it again on this connection; but
-                # confirmed only if it can be in the log.
+                # Learned in any case, but confirmed only if it can be in the log.
                 answer = self.tables.on_update(message)
-                self._renew_lease()
-                self._arm_drop()
                 return answer if self.store.writable else None
             case TablesUpdated():
                 self.tables.on_updated(member, message)
@@ -279,12 +270,14 @@ class Node:
 
     def on_control_open(self, member: int) -> None:
         """Our control connection to ``member`` stands."""
-        self.tables.tell(member)
+        self.tables.on_open(member)
+        self.membership.on_control_open(member)
         self.env.send(member, self.generations.states())
 
     def on_data_open(self, member: int) -> None:
         """Our data connection to ``member`` stands, and its link is open."""
         self._learn_volatile(member)
+        self.membership.on_data_open(member)
         self.env.counters.peer_connects += 1
         self.env.report("peer_connected", member=member)
         self.requests.on_peer_open(member)
@@ -304,6 +297,11 @@ class Node:
         self.env.counters.peer_losses += 1
         self.env.report("peer_lost", member=member)
         self.peering.forget_clock(member)
+        self.membership.on_data_closed(member)
+
+    def leave(self) -> None:
+        """The process is about to stop cleanly: others need not find out."""
+        self.membership.leave()
 
     # Time.
 
@@ -318,8 +316,8 @@ class Node:
     def on_duty(self, duty: int) -> None:
         if duty == _SWEEP:
             self._sweep()
-        elif duty == _PING:
-            self._ping()
+        elif duty == _WATCH:
+            self._watch()
         else:
             self._drop_armed = False
             if self.store.writable:
@@ -354,25 +352,31 @@ class Node:
         else:
             self._sweep_armed = False
 
-    def _ping(self) -> None:
-        """Ask after every peer; give up connections that have been mute for too long."""
+    def _watch(self) -> None:
+        """Give up connections that have been mute for too long; probe some of the idle ones.
+
+        A peer that dies silently is found by the failure detector, whose verdict ends the idle
+        connections to it; so few of them are probed, however many there are.
+        """
         env = self.env
-        self.peering.ping_all()
         dead = self._config.peer_dead_timeout_ms * 1000
-        for link in list(env.links.values()):
-            if not link.connected:
-                continue
-            if link.in_flight and env.now - max(link.heard_at, link.in_flight[0].sent_at) > dead:
-                env.report("peer_mute", member=link.peer)
-                env.drop_peer(link.peer)
-            else:
-                link.probe()
+        links = list(env.links.values())
+        for link in links:
+            if link.connected and link.in_flight:
+                heard_at = max(link.heard_at, link.in_flight[0].sent_at)
+                if env.now - heard_at > dead:
+                    env.report("peer_mute", member=link.peer)
+                    env.drop_peer(link.peer)
+        for _ in range(min(LINKS_PROBED, len(links))):
+            self._linked = (self._linked + 1) % len(links)
+            links[self._linked].probe()
+        self.membership.renew(self.peering.own_start())
         self.requests.clock_is_off = self.peering.clock_is_off
         self.requests.ledger.sweep(env.now)
         self._renew_lease()
         if not self._sweep_armed:
             self._arm_sweep()
-        self.timers.wake(env.now + self._ping_interval, self._every[_PING])
+        self.timers.wake(env.now + self._watch_interval, self._every[_WATCH])
 
     # The disk.
 
@@ -410,10 +414,9 @@ class Node:
 
     # For people.
 
-    def status(self, request: int) -> StatusAnswer:
-        """All that this node knows of itself."""
+    def _peers(self) -> list[PeerStatus]:
+        """What this node sees, and believes, of each other one."""
         env = self.env
-        store = self.store
         peers: list[PeerStatus] = []
         for member in self.ring.member_ids:
             if member == self.me:
@@ -422,6 +425,8 @@ class Node:
             known = self.ring.member(member)
             offset = self.peering.offsets.get(member, 0)
             name = known.name if known else ""
+            belief = self.membership.members.of(member)
+            assert belief is not None
             peers.append(
                 PeerStatus(
                     member=member,
@@ -431,8 +436,17 @@ class Node:
                     latency_mean=link.latency.mean,
                     clock_offset=offset,
                     queued_bytes=link.owed_bytes,
+                    belief=belief.state.name.lower(),
+                    incarnation=belief.incarnation,
+                    believed_for=env.now - self.membership.members.since(member),
                 )
             )
+        return peers
+
+    def status(self, request: int) -> StatusAnswer:
+        """All that this node knows of itself."""
+        env = self.env
+        store = self.store
         env.counters.quarantined = store.buffer.quarantine_count
         return StatusAnswer(
             request=request,
@@ -457,13 +471,15 @@ class Node:
             in_flight=self.requests.in_flight,
             overlay_bytes=store.buffer.bytes,
             clock_offset=self.peering.clock_offset,
-            peers=peers,
+            peers=self._peers(),
             counters=env.counters.snapshot(),
             operations=operation_statuses(env.counters, self.tables.registry),
             deletes_noted=self.holdings.noted,
             reaping_blocked=self._reaping_blocked(),
             partitions_not_ready=self.generations.not_ready,
             records_aside=self.generations.aside_records,
+            incarnation=self.membership.gossip.own.incarnation,
+            health=self.membership.detector.health,
         )
 
     def _reaping_blocked(self) -> dict[str, int]:

@@ -7,10 +7,13 @@ start under another nonce is a copy or was rolled back, and draws a new id; one 
 own id alive elsewhere, or finds its member's place taken, must stop. (Architecture, dots are
 never reused, rule 4.)
 
-Pings keep an eye on every peer's clock; a node whose clock is off the median of its peers by
-more than the allowed skew coordinates no last-write-wins put and judges no expiry.
+Acks to probes tell the peers' clocks; a node whose clock is off the median of its peers by more
+than the allowed skew coordinates no last-write-wins put and judges no expiry. A peer's clock is
+kept as what it is ahead of our *steady* clock: that stays true when our wall clock is moved, and
+however long ago it was heard, so in a large cluster a few of them at a time will do.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -20,6 +23,7 @@ from kvorum.model.clock import is_off, median_offset
 from kvorum.model.ring import Ring
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.minting import Minter
+from kvorum.protocol.ports import Presence
 from kvorum.storage.store import Store
 from kvorum.wire.kinds import PROTOCOL_VERSION, PROTOCOL_VERSION_MIN
 from kvorum.wire.messages import (
@@ -36,19 +40,32 @@ from kvorum.wire.messages import (
 SPACE_STARTS: Final = b"\x00start"  # meta keys: starts remembered, by member
 STARTS_REMEMBERED: Final = 8  # of each member, the latest
 ID_BYTES: Final = 8  # of a store id, and of a nonce
+CLOCK_LIFETIME: Final = 60_000_000  # for which a peer's clock counts after it was heard
+ROUND_TRIP_MAX: Final = 2_000_000  # of an ack that still says something about clocks
+PRESENT_INTERVALS: Final = 3  # probe intervals in which a member that is there is heard of
 TWICE_PATIENCE: Final = 3_000_000  # how long another process may hold our place before we stop
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_starts: Final = msgspec.msgpack.Decoder(list[StoreStart]).decode
 
 
-class Peering:
+class _Place:
+    """A member's own control connection to us, and when that process was last heard of."""
+
+    __slots__ = ("asked_at", "heard_at", "nonce")
+
+    def __init__(self, nonce: bytes, now: int) -> None:
+        self.nonce = nonce
+        self.heard_at = now
+        self.asked_at = -1  # when another process claimed the place and we asked the first one
+
+
+class Peering(Presence):
     """This node's side of every handshake, and its memory of the other members' stores."""
 
     __slots__ = (
-        "_config", "_env", "_me", "_minter", "_name", "_ping_number", "_present", "_ring",
-        "_software", "_starts", "_store", "_twice_since", "_wall_base", "offsets", "steady_base",
-        "volatile",
+        "_clocks", "_config", "_env", "_me", "_minter", "_name", "_present", "_ring", "_software",
+        "_starts", "_store", "_twice_since", "_wall_base", "ask", "steady_base", "volatile",
     )  # fmt: skip
 
     def __init__(
@@ -64,10 +81,10 @@ class Peering:
         self._name = name
         self._software = software
         self._starts: dict[int, list[StoreStart]] = {}
-        self._present: dict[int, tuple[bytes, int]] = {}  # member -> nonce, heard at
+        self._present: dict[int, _Place] = {}
         self._twice_since = -1
-        self._ping_number = 0
-        self.offsets: dict[int, int] = {}  # member -> microseconds its clock is ahead of ours
+        self._clocks: dict[int, tuple[int, int]] = {}  # member -> ahead of our steady clock, when
+        self.ask: Callable[[int], bool] = _nobody  # asks a member for a sign of life
         self.volatile: dict[int, bool] = {}  # member -> it keeps nothing on a disk
         self.steady_base = env.wall - env.now
         self._wall_base = self.steady_base  # wall clock less steady clock, at the last offset
@@ -150,15 +167,31 @@ class Peering:
             )
         if hello.member == self._me:
             return Reject("twice", f"member {self._me} is this very process's place")
-        present = self._present.get(hello.member)
-        if present is not None and present[0] != hello.start.nonce:
-            heard_ago = self._env.now - present[1]
-            if heard_ago < 3 * self._config.ping_interval_ms * 1000:
-                return Reject(
-                    "twice",
-                    f"another process is running as member {hello.member}; two must never do so",
-                )
+        if self._is_taken(hello.member, hello.start.nonce):
+            return Reject(
+                "twice",
+                f"another process is running as member {hello.member}; two must never do so",
+            )
         return None
+
+    def _is_taken(self, member: int, nonce: bytes) -> bool:
+        """Whether another process has the member's place, as far as we can tell.
+
+        It may have died without a word. If nothing was heard of it lately it is asked, and the
+        place is free when no answer has come in time.
+        """
+        place = self._present.get(member)
+        if place is None or place.nonce == nonce:
+            return False
+        now = self._env.now
+        patience = PRESENT_INTERVALS * self._config.probe_interval_ms * 1000
+        if now - place.heard_at < patience:
+            return True
+        if place.asked_at < 0:
+            if not self.ask(member):
+                return False
+            place.asked_at = now
+        return now - place.asked_at < patience
 
     def on_welcome(self, member: int, welcome: Welcome) -> str:
         """Judge whoever answered us; what is wrong, or an empty string."""
@@ -200,12 +233,18 @@ class Peering:
 
     def on_control_open(self, member: int, start: StoreStart) -> None:
         """A member's own control connection to us stands: its place is taken while it does."""
-        self._present[member] = (start.nonce, self._env.now)
+        self._present[member] = _Place(start.nonce, self._env.now)
 
     def on_control_closed(self, member: int, nonce: bytes) -> None:
-        present = self._present.get(member)
-        if present is not None and present[0] == nonce:
+        place = self._present.get(member)
+        if place is not None and place.nonce == nonce:
             del self._present[member]
+
+    def on_heard(self, member: int, nonce: bytes) -> None:
+        place = self._present.get(member)
+        if place is not None and place.nonce == nonce:
+            place.heard_at = self._env.now
+            place.asked_at = -1
 
     def _meet(self, member: int, start: StoreStart, wall: int) -> None:
         """Remember one start of a member's store."""
@@ -215,9 +254,10 @@ class Peering:
                 "data directory is a copy of the other. Remove the copy and start again"
             )
             return
-        if not self.offsets:
-            self._wall_base = self._env.wall - self._env.now
-        self.offsets.setdefault(member, wall - self._env.wall)
+        if member not in self.offsets:
+            if not self._clocks:
+                self._wall_base = self._env.wall - self._env.now
+            self._clocks[member] = (wall - self._env.now, self._env.now)
         known = self._starts.setdefault(member, [])
         for index, other in enumerate(known):
             if other.store_id == start.store_id:
@@ -240,29 +280,30 @@ class Peering:
 
     # Clocks.
 
-    def ping_all(self) -> None:
-        """Ask every connected peer for a sign of life and its clock."""
-        # Every member pings every other one; gossip will put an end to that quadratic cost.
-        self._ping_number += 1
-        for member in self._ring.member_ids:
-            if member != self._me:
-                self._env.send(member, Ping(self._ping_number, self._env.now))
-
-    def on_ping(self, member: int, ping: Ping) -> Pong:
-        present = self._present.get(member)
-        if present is not None:
-            self._present[member] = (present[0], self._env.now)
+    def on_ping(self, ping: Ping) -> Pong:
+        """Answer what nodes sent before there was gossip."""
         return Pong(ping.number, ping.sent_at, self._env.wall, self._store.volatile)
 
-    def on_pong(self, member: int, pong: Pong) -> None:
+    def learn_clock(self, member: int, asked_at: int, wall: int) -> None:
         """Learn how far the peer's clock is ahead, to within half the round trip."""
-        half = (self._env.now - pong.echo) // 2
-        if half >= 0:
-            self._wall_base = self._env.wall - self._env.now
-            self.offsets[member] = pong.wall + half - self._env.wall
+        now = self._env.now
+        if 0 <= now - asked_at <= ROUND_TRIP_MAX:
+            self._wall_base = self._env.wall - now
+            self._clocks[member] = (wall + (now - asked_at) // 2 - now, now)
 
     def forget_clock(self, member: int) -> None:
-        self.offsets.pop(member, None)
+        self._clocks.pop(member, None)
+
+    @property
+    def offsets(self) -> dict[int, int]:
+        """How far the clocks of the members heard lately are ahead of ours, in microseconds."""
+        oldest = self._env.now - CLOCK_LIFETIME
+        shift = self._env.now - self._env.wall
+        return {
+            member: ahead + shift
+            for member, (ahead, heard_at) in self._clocks.items()
+            if heard_at >= oldest
+        }
 
     @property
     def clock_offset(self) -> int:
@@ -276,11 +317,16 @@ class Peering:
         Half a second of writes at a time that is hours away would be half a second too many.
         """
         moved = self._env.wall - self._env.now - self._wall_base
-        return bool(self.offsets) and abs(moved) > self._config.max_clock_skew_ms * 1000
+        return bool(self._clocks) and abs(moved) > self._config.max_clock_skew_ms * 1000
 
     @property
     def clock_is_off(self) -> bool:
         return is_off(list(self.offsets.values()), self._config.max_clock_skew_ms * 1000)
+
+
+def _nobody(member: int) -> bool:
+    """Nobody can be asked yet."""
+    return False
 
 
 def _is_start(start: StoreStart) -> bool:

@@ -97,7 +97,7 @@ class Requests(Finisher):
         self._retry_window = config.retry_window_ms * 1000
         self._refusal_at = -1
         self._store_refusal = ""
-        self.clock_is_off = False  # refreshed with every round of pings
+        self.clock_is_off = False  # refreshed some times a second
         self.ledger = Ledger(self._retry_window, config.remembered_puts_max)
         # Begun and perhaps answered, in order of their start; swept from the head.
         self.open: deque[PutCoordinator | GetCoordinator] = deque()

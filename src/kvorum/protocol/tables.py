@@ -1,13 +1,13 @@
 """Tables on this node: kept durably, told to the others, created and changed for clients.
 
 Settings are a registry that merges (``model/tables.py``); what it learns is written under meta
-keys of the store. A change is told at once to every connected member, and everything known is
-told whenever a control connection is made; so members that were away learn of it then. A client
+keys of the store. A change is told at once to every connected member, and gossip brings it to those
+that were away: they find that their version of all tables is another one. A client
 hears of its change when this node has it on disk and every connected member has confirmed, or
 after a second, with the names of those who have not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -80,7 +80,7 @@ class Tables:
 
     __slots__ = (
         "_changes", "_env", "_holdings", "_me", "_number", "_ring", "_store", "_tick", "_timers",
-        "dropped", "registry",
+        "dropped", "on_change", "registry",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,7 @@ class Tables:
         self._timers = timers
         self._me = me
         self._tick = tick  # a new hybrid clock, for versions
+        self.on_change: Callable[[TableSettings], None] = _nobody  # told of all that is new
         self._number = 0
         self._changes: dict[int, _Change] = {}
         topology = ring.topology
@@ -117,13 +118,24 @@ class Tables:
 
     # Towards members.
 
+    def on_open(self, member: int) -> None:
+        """A control connection to ``member`` was made: tell it of the changes it was away for."""
+        for change in self._changes.values():
+            if member in change.waiting:
+                self._env.send(member, TablesUpdate(change.number, [change.settings]))
+
     def tell(self, member: int) -> None:
-        """A control connection to ``member`` was made: tell it everything."""
+        """Tell ``member`` everything."""
         self._number += 1
         self._env.send(member, TablesUpdate(self._number, self.registry.all_settings()))
 
     def on_update(self, update: TablesUpdate) -> TablesUpdated:
-        for settings in update.tables:
+        self.learn(update.tables)
+        return TablesUpdated(update.number)
+
+    def learn(self, tables: Sequence[TableSettings]) -> None:
+        """Take over what is newer than what is known here."""
+        for settings in tables:
             problem = settings_problem(settings, self._ring.n)
             if problem:
                 # Kept, it would stand in the way of every request and of the next start.
@@ -131,11 +143,11 @@ class Tables:
             elif self._merge(settings):
                 self._keep(settings)
                 self._env.report("table_learned", table=settings.name, dropped=settings.dropped)
-        return TablesUpdated(update.number)
+                self.on_change(settings)
 
     def on_updated(self, member: int, updated: TablesUpdated) -> None:
-        # What a member confirms holds everything told before: on the same connection it came
-        # earlier, and a new connection begins with all there is.
+        # What a member confirms holds every change told before: on the same connection it came
+        # earlier, and a new connection begins with all that still wait for the member.
         for change in list(self._changes.values()):
             if change.number <= updated.number:
                 change.waiting.pop(member, None)
@@ -248,6 +260,7 @@ class Tables:
             return
         self._merge(settings)
         self._keep(settings)
+        self.on_change(settings)
         self._number += 1
         waiting: dict[int, None] = {}
         for member in self._ring.member_ids:
@@ -309,6 +322,10 @@ class Tables:
                 self._holdings.forget(key, held)
                 self._env.counters.dropped_records += 1
         self.dropped[table_id] = rows[-1][0] + b"\0"
+
+
+def _nobody(settings: TableSettings) -> None:
+    """Nobody wants to hear of changes yet."""
 
 
 def _no_table(name: str) -> str:

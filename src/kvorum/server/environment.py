@@ -19,6 +19,7 @@ WARNINGS: Final = (
     "incarnation_ended", "incarnation_not_ended", "handshake_refused", "peer_mute", "peer_silent",
     "key_mismatch", "bad_frames", "unexpected_input", "log_refused", "store_failed",
     "engine_full", "client_cut_off", "quarantined", "connect_refused", "node_stopping_itself",
+    "member_dead", "topology_learned", "topology_refused",
 )  # fmt: skip
 REPORTS_PER_SECOND: Final = 10  # of one kind; the rest is counted and told with the next
 EVENTS_KEPT: Final = 500

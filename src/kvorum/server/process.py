@@ -236,4 +236,7 @@ class _Process:
             if not turns.node.requests.in_flight and not turns.node.forwarder.busy:
                 break
             await asyncio.sleep(0.01)
+        if not turns.env.stop_reason:
+            turns.begin()
+            turns.node.leave()
         await asyncio.sleep(0)

@@ -108,7 +108,7 @@ def _draw_config(random: Random) -> NodeConfig:
         request_timeout_ms=random.choice((500, 1_000, 3_000)),
         retry_window_ms=random.choice((2_000, 60_000)),
         peer_dead_timeout_ms=dead,
-        ping_interval_ms=random.choice((500, 1_500)) if dead > 4_500 else 500,
+        probe_interval_ms=random.choice((500, 1_500)) if dead > 4_500 else 500,
         reconnect_last_ms=random.choice((200, 1_000)),
         max_clock_skew_ms=random.choice((2_000, 10_000, 10_000, 60_000)),
         large_bytes=random.choice((200, 2_000, 64 << 10)),

@@ -365,7 +365,11 @@ class Process(Listener):
             except OSError as failure:
                 error = str(failure)
             self.store.buffer.finish_sync(ticket, error)
+        self.node.leave()
         clean = self.store.close_clean(self.node.clock.last)
+        if clean:
+            for connection in self.outgoing.values():
+                connection.flush()
         self.leave(power=False)
         return clean
 

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from kvorum.model.tables import TableSettings
+from kvorum.wire.gossip_messages import Gossiping
 from kvorum.wire.message import Message
 from kvorum.wire.reaping_messages import Reaping
 
@@ -76,7 +77,7 @@ class Reject(Message, tag=3):
 
 
 class Ping(Message, tag=10):
-    """Node to node, some times a second: are you there, and what is your clock?"""
+    """Node to node: are you there, and what is your clock? Answered, and no longer sent."""
 
     number: int
     sent_at: int  # the sender's steady clock, for the round trip
@@ -92,7 +93,7 @@ class Pong(Message, tag=11):
 
 
 class TablesUpdate(Message, tag=12):
-    """Node to node, at every connection's start and at a change: tables as known here."""
+    """Node to node, at a change and where versions differ: tables as known here."""
 
     number: int
     tables: list[TableSettings]
@@ -221,6 +222,9 @@ class PeerStatus(msgspec.Struct, array_like=True, gc=False):
     latency_mean: int  # microseconds
     clock_offset: int  # microseconds that the peer's clock is ahead
     queued_bytes: int
+    belief: str = ""  # alive, suspect, dead or left
+    incarnation: int = 0  # of the peer, under which that is believed
+    believed_for: int = 0  # microseconds
 
 
 class OperationStatus(msgspec.Struct, array_like=True, gc=False):
@@ -263,6 +267,8 @@ class StatusAnswer(Message, tag=30):
     reaping_blocked: dict[str, int] = {}  # member -> partitions whose rounds wait for it
     partitions_not_ready: int = 0  # of those held here: nothing is served of them yet
     records_aside: int = 0  # set aside, because their copy had missed a reap
+    incarnation: int = 0  # of this node, by which it refutes
+    health: int = 0  # 0 is well; the higher, the less this node trusts its own judgement
 
 
 class ExplainQuery(Message, tag=31):
@@ -287,4 +293,5 @@ Control = (
     Ping | Pong | TablesUpdate | TablesUpdated | LocalRead | LocalRecord | ControlRefused
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
     | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer | Reaping
+    | Gossiping
 )  # fmt: skip

@@ -5,9 +5,10 @@ import pytest
 from kvorum.client.store import Stored
 from kvorum.config import NodeConfig
 from kvorum.model.topology import decode_topology
-from kvorum.protocol.node import KEY_LEASE, SWEEP_INTERVAL
+from kvorum.protocol.node import KEY_LEASE, LINKS_PROBED, SWEEP_INTERVAL
 from kvorum.simulator.disk import Disk
 from kvorum.wire.framing import FrameInvalid
+from kvorum.wire.gossip_messages import Probe, PushPull, PushPulled
 from kvorum.wire.link import MUTE_AFTER, OK
 from kvorum.wire.messages import (
     Ping,
@@ -19,12 +20,11 @@ from kvorum.wire.messages import (
     TopologyAnswer,
     TopologyQuery,
 )
-from kvorum.wire.reaping_messages import GenerationStates
 from kvorum.wire.requests import OVERLOADED
 from tests.support.recording import OneNode, Refusal
 from tests.support.wired import Cluster
 
-PING_INTERVAL = NodeConfig().ping_interval_ms * 1000
+PROBE_INTERVAL = NodeConfig().probe_interval_ms * 1000
 PEER_DEAD = NodeConfig().peer_dead_timeout_ms * 1000
 
 
@@ -42,12 +42,15 @@ def test_members_and_clients_have_messages_of_their_own() -> None:
         one.node.on_control(2, StatusQuery(1))
 
 
-def test_pings_are_answered_and_pongs_taken() -> None:
+def test_pings_of_older_nodes_are_answered() -> None:
     one = OneNode()
-    assert isinstance(one.node.on_control(2, Ping(1, 5)), Pong)
-    assert one.node.on_control(2, Pong(1, one.env.now, one.env.wall + 50, False)) is None
+    assert one.node.on_control(2, Ping(1, 5)) == Pong(1, 5, one.env.wall, False)
+
+
+def test_a_clock_is_forgotten_with_its_connection() -> None:
+    one = OneNode().connect()
+    one.node.peering.learn_clock(2, one.env.now, one.env.wall + 50)
     assert one.node.peering.offsets == {2: 50}
-    one.connect()
     one.disconnect(2)
     assert one.node.peering.offsets == {}
     assert one.env.counters.peer_losses == 1
@@ -61,22 +64,39 @@ def test_the_topology_is_told_as_in_its_file() -> None:
     assert decode_topology(answer.document) == one.topology
 
 
-def test_a_new_control_connection_is_told_all_tables_and_generations() -> None:
+def test_a_new_control_connection_begins_with_a_probe_and_a_comparison() -> None:
     one = OneNode()
     one.node.on_control_open(2)
-    (target, update), (other_target, states) = one.env.sent
-    assert target == other_target == 2
+    assert {target for target, _ in one.env.sent} == {2}
+    messages = [message for _, message in one.env.sent]
+    assert any(isinstance(each, Probe) for each in messages)
+    assert any(isinstance(each, PushPull) for each in messages)
+
+
+def test_tables_that_a_member_lacks_are_told_once_versions_are_compared() -> None:
+    one, two = OneNode(), OneNode(2)
+    one.question(TableCreate(1, "carts", durability="none"))
+    one.env.sent.clear()
+    one.node.on_control_open(2)
+    (asked,) = [each for _, each in one.env.sent if isinstance(each, PushPull)]
+    one.env.sent.clear()
+    told = two.node.on_control(1, asked)
+    assert isinstance(told, PushPulled)
+    one.node.on_control(2, told)
+    ((_, update),) = one.env.sent
     assert isinstance(update, TablesUpdate)
-    assert [table.name for table in update.tables] == ["default"]
-    assert states == GenerationStates([])
+    two.node.on_control(1, update)
+    assert two.node.tables.registry.by_name("carts") is not None
+    assert two.node.documents.tables_version == one.node.documents.tables_version
 
 
 def test_the_status_says_how_the_node_and_its_peers_are() -> None:
     one = OneNode().connect(2)
     one.env.links[2].latency.mean = 777
-    one.node.peering.offsets[2] = 5
+    one.node.peering.learn_clock(2, one.env.now, one.env.wall + 5)
     one.put(w=2)
     one.env.now += 1_000
+    one.env.wall += 1_000
     one.question(StatusQuery(9))
     status = one.client.message()
     assert isinstance(status, StatusAnswer)
@@ -91,16 +111,23 @@ def test_the_status_says_how_the_node_and_its_peers_are() -> None:
     assert (connected.latency_mean, connected.clock_offset) == (777, 5)
     assert connected.queued_bytes > 0
     assert (away.member, away.connected, away.clock_offset) == (3, False, 0)
+    assert (away.belief, away.incarnation, away.believed_for) == ("alive", 0, 1_000)
+    assert (status.incarnation, status.health) == (1, 0)
 
 
-def test_all_peers_are_pinged_again_and_again_and_idle_links_are_probed() -> None:
+def test_idle_links_are_probed() -> None:
     one = OneNode().connect(2)
-    assert one.node.next_deadline() == one.env.now + PING_INTERVAL
-    one.advance(2 * PING_INTERVAL)
-    pings = [target for target, message in one.env.sent if isinstance(message, Ping)]
-    assert pings == [2, 3, 2, 3]
+    one.advance(2 * PROBE_INTERVAL)
     assert len(one.unanswered[(2, False)]) == 1, "one probe is under way, not two"
     assert (3, False) not in one.unanswered
+
+
+def test_however_many_links_there_are_the_same_number_is_probed_in_an_interval() -> None:
+    one = OneNode(count=20).connect()
+    one.advance(PROBE_INTERVAL)
+    assert len(one.unanswered) == LINKS_PROBED
+    one.advance(4 * PROBE_INTERVAL)
+    assert len(one.unanswered) == 19, "each in its turn"
 
 
 def test_a_peer_that_is_mute_for_too_long_is_dropped() -> None:
@@ -110,7 +137,7 @@ def test_a_peer_that_is_mute_for_too_long_is_dropped() -> None:
     one.advance(MUTE_AFTER + SWEEP_INTERVAL)
     assert one.env.links[2].mute
     assert one.env.dropped == []
-    one.advance(PEER_DEAD - MUTE_AFTER + PING_INTERVAL)
+    one.advance(PEER_DEAD - MUTE_AFTER + PROBE_INTERVAL)
     assert 2 in one.env.dropped
     assert "peer_mute" in one.env.events
 
@@ -122,17 +149,17 @@ def test_the_sweep_rests_when_nothing_is_under_way() -> None:
     one.accepts(2)
     one.accepts(3)
     one.advance(SWEEP_INTERVAL)
-    assert one.node.next_deadline() == one.env.now - SWEEP_INTERVAL + PING_INTERVAL
+    assert one.node.next_deadline() > one.env.now + SWEEP_INTERVAL, "only rounds and duties are due"
     one.put(durability=0)
     one.put(key=b"bob", durability=0)
     assert one.node.next_deadline() == one.env.now + SWEEP_INTERVAL
 
 
-def test_a_clock_that_is_off_is_noticed_with_the_next_pings() -> None:
+def test_a_clock_that_is_off_is_noticed_within_an_interval() -> None:
     one = OneNode()
     for member in (2, 3):
-        one.node.on_control(member, Pong(1, one.env.now, one.env.wall + 60_000_000, False))
-    one.advance(PING_INTERVAL)
+        one.node.peering.learn_clock(member, one.env.now, one.env.wall + 60_000_000)
+    one.advance(PROBE_INTERVAL)
     assert one.node.requests.clock_is_off
 
 
@@ -179,7 +206,7 @@ def test_only_tables_that_live_by_the_clock_need_a_lease() -> None:
     one = OneNode().connect()
     one.question(TableCreate(1, "carts"))
     one.sync()
-    one.advance(PING_INTERVAL)
+    one.advance(PROBE_INTERVAL)
     assert lease_of(one) == 0
     one = with_lease()
     assert lease_of(one) == one.node.clock.lease > one.env.wall
@@ -188,9 +215,9 @@ def test_only_tables_that_live_by_the_clock_need_a_lease() -> None:
 def test_the_lease_is_renewed_when_half_of_it_is_used() -> None:
     one = with_lease()
     first = lease_of(one)
-    one.advance(PING_INTERVAL)
+    one.advance(PROBE_INTERVAL)
     assert lease_of(one) == first
-    one.advance(one.node.clock.lease_span // 2 + PING_INTERVAL)
+    one.advance(one.node.clock.lease_span // 2 + PROBE_INTERVAL)
     assert lease_of(one) > first
     assert one.node.clock.lease == first, "not before it is on disk"
     one.sync()
@@ -263,9 +290,9 @@ def test_a_log_that_refuses_the_first_turn_takes_back_what_there_is() -> None:
     assert isinstance(one.client.outcome(), Stored)
 
 
-def test_three_nodes_ping_and_tell_each_other_of_their_clocks() -> None:
+def test_three_nodes_probe_and_tell_each_other_of_their_clocks() -> None:
     cluster = Cluster()
-    cluster.advance(PING_INTERVAL)
+    cluster.advance(PROBE_INTERVAL)
     for member in (1, 2, 3):
         assert len(cluster[member].node.peering.offsets) == 2
         assert not cluster[member].node.requests.clock_is_off

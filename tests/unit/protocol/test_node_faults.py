@@ -7,7 +7,7 @@ from kvorum.model.holding import record_of
 from kvorum.model.record import head_of
 from kvorum.model.tables import DEFAULT_TABLE
 from kvorum.protocol.ledger import Ledger
-from kvorum.wire.messages import Pong, TableAnswer, TableCreate
+from kvorum.wire.messages import TableAnswer, TableCreate
 from kvorum.wire.requests import FORWARDED, OVERLOADED
 from tests.support.recording import OneNode, RecordingPort, Refusal, Unknown
 
@@ -102,7 +102,7 @@ def with_newest_table() -> tuple[OneNode, bytes]:
     """A node with a last-write-wins table, whose peers have told it their clocks."""
     one = OneNode()
     for member in (2, 3):
-        one.node.peering.on_pong(member, Pong(1, one.env.now, one.env.wall, False))
+        one.node.peering.learn_clock(member, one.env.now, one.env.wall)
     one.question(TableCreate(1, "newest", resolution="lww", durability="none", w=1))
     one.sync()
     one.advance(2 * SECOND)
@@ -138,7 +138,7 @@ def test_a_step_that_all_clocks_have_made_is_no_step() -> None:
     one, table = with_newest_table()
     one.env.wall += HOUR
     for member in (2, 3):
-        one.node.peering.on_pong(member, Pong(2, one.env.now, one.env.wall, False))
+        one.node.peering.learn_clock(member, one.env.now, one.env.wall)
     one.advance(2 * SECOND)
     one.sync()
     one.put(table=table)

@@ -7,9 +7,15 @@ import pytest
 
 from kvorum.client.store import Stored
 from kvorum.config import NodeConfig
-from kvorum.protocol.peering import STARTS_REMEMBERED, TWICE_PATIENCE
+from kvorum.protocol.peering import (
+    CLOCK_LIFETIME,
+    ROUND_TRIP_MAX,
+    STARTS_REMEMBERED,
+    TWICE_PATIENCE,
+)
+from kvorum.wire.gossip_messages import Probe
 from kvorum.wire.kinds import PROTOCOL_VERSION
-from kvorum.wire.messages import Hello, Ping, Pong, Reject, StoreStart, Welcome
+from kvorum.wire.messages import Hello, Reject, StoreStart, Welcome
 from tests.support.recording import OneNode, Refusal
 
 SKEW = NodeConfig().max_clock_skew_ms * 1000
@@ -24,6 +30,12 @@ def welcomed(one: OneNode, hello: Hello) -> Welcome:
     answer = one.node.peering.on_hello(hello)
     assert isinstance(answer, Welcome), answer
     return answer
+
+
+def refused(one: OneNode, hello: Hello, code: str) -> None:
+    answer = one.node.peering.on_hello(hello)
+    assert isinstance(answer, Reject)
+    assert answer.code == code
 
 
 def start(count: int, nonce: bytes = b"a nonce!", store_id: bytes = b"a store!") -> StoreStart:
@@ -187,14 +199,41 @@ def test_a_place_is_taken_while_its_process_is_heard_of() -> None:
     peering.on_control_open(2, first)
     welcomed(one, hello_of_two(start=first))
     one.env.now += 1_000_000
-    assert peering.on_ping(2, Ping(1, 5)) == Pong(1, 5, one.env.wall, False)
-    assert isinstance(peering.on_ping(3, Ping(1, 5)), Pong)
+    peering.on_heard(2, first.nonce)
+    peering.on_heard(2, second.nonce)
+    peering.on_heard(3, first.nonce)
     one.env.now += 1_000_000
-    answer = peering.on_hello(hello_of_two(start=second))
-    assert isinstance(answer, Reject)
-    assert answer.code == "twice"
+    refused(one, hello_of_two(start=second), "twice")
+
+
+def test_a_place_of_a_silent_process_is_free_once_that_was_asked_in_vain() -> None:
+    """In a large cluster a member that is there may not be heard of for minutes."""
+    one = OneNode()
+    peering = one.node.peering
+    first, second = start(1, b"nonce  1"), start(1, b"nonce  2", b"store 2!")
+    peering.on_control_open(2, first)
+    one.env.now += 60_000_000
+    refused(one, hello_of_two(start=second), "twice")
+    ((target, probe),) = one.env.sent
+    assert target == 2
+    assert isinstance(probe, Probe)
     one.env.now += 1_000_000
+    peering.on_heard(2, first.nonce)
+    one.env.now += 60_000_000
+    refused(one, hello_of_two(start=second), "twice")
+    assert len(one.env.sent) == 2, "it answered, and is asked again"
+    one.env.now += 1_499_999
+    refused(one, hello_of_two(start=second), "twice")
+    one.env.now += 1
     welcomed(one, hello_of_two(start=second))
+
+
+def test_the_place_of_a_silent_process_that_cannot_be_asked_is_free() -> None:
+    one = OneNode()
+    one.node.peering.on_control_open(2, start(1, b"nonce  1"))
+    one.env.now += 60_000_000
+    one.env.unreachable[2] = None
+    welcomed(one, hello_of_two(start=start(1, b"nonce  2", b"store 2!")))
 
 
 def test_a_place_is_free_when_its_control_connection_ends() -> None:
@@ -232,18 +271,18 @@ def test_a_welcome_ends_the_patience_about_a_taken_place() -> None:
     assert one.env.stopped == []
 
 
-def test_pings_go_to_everybody_and_pongs_tell_their_clocks() -> None:
+def test_an_ack_tells_a_clock_to_within_half_its_round_trip() -> None:
     one = OneNode()
     peering = one.node.peering
-    peering.ping_all()
-    assert [(target, type(message)) for target, message in one.env.sent] == [(2, Ping), (3, Ping)]
-    ping = one.env.sent[0][1]
-    assert isinstance(ping, Ping)
+    asked_at = one.env.now
     one.env.now += 2_000
-    peering.on_pong(2, Pong(ping.number, ping.sent_at, one.env.wall + 7_000, False))
+    one.env.wall += 2_000
+    peering.learn_clock(2, asked_at, one.env.wall + 7_000)
     assert peering.offsets == {2: 8_000}, "half the round trip is added"
-    peering.on_pong(3, Pong(1, one.env.now + 10, one.env.wall, False))
+    peering.learn_clock(3, one.env.now + 10, one.env.wall)
     assert peering.offsets == {2: 8_000}, "an answer from before its question says nothing"
+    peering.learn_clock(2, one.env.now - ROUND_TRIP_MAX - 1, one.env.wall)
+    assert peering.offsets == {2: 8_000}, "one that took so long says too little"
     assert peering.clock_offset == 8_000
     assert not peering.clock_is_off
     peering.forget_clock(2)
@@ -251,10 +290,33 @@ def test_pings_go_to_everybody_and_pongs_tell_their_clocks() -> None:
     assert peering.clock_offset == 0
 
 
+def test_what_is_known_of_a_clock_stays_true_when_our_own_is_moved() -> None:
+    one = OneNode()
+    peering = one.node.peering
+    peering.learn_clock(2, one.env.now, one.env.wall + 8_000)
+    one.env.now += CLOCK_LIFETIME // 2
+    one.env.wall += CLOCK_LIFETIME // 2
+    assert peering.offsets == {2: 8_000}
+    one.env.wall -= 3_600_000_000
+    assert peering.offsets == {2: 3_600_008_000}
+    assert peering.clock_is_off
+
+
+def test_a_clock_that_was_not_heard_for_long_does_not_count() -> None:
+    one = OneNode()
+    peering = one.node.peering
+    peering.learn_clock(2, one.env.now, one.env.wall + 8_000)
+    one.env.now += CLOCK_LIFETIME + 1
+    one.env.wall += CLOCK_LIFETIME + 1
+    assert peering.offsets == {}
+    welcomed(one, hello_of_two(wall=one.env.wall + 5))
+    assert peering.offsets == {2: 5}, "and a handshake is better than nothing"
+
+
 def test_a_clock_beyond_the_median_of_the_others_is_off() -> None:
     one = OneNode()
     for member in (2, 3):
-        one.node.peering.on_pong(member, Pong(1, one.env.now, one.env.wall + SKEW + 1, False))
+        one.node.peering.learn_clock(member, one.env.now, one.env.wall + SKEW + 1)
     assert one.node.peering.clock_is_off
 
 

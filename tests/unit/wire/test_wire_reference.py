@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kvorum.model.members import Belief
 from kvorum.model.tables import TableSettings
 from kvorum.wire import kinds, link, requests
+from kvorum.wire.gossip_messages import News
 from kvorum.wire.messages import (
     Control,
     Hello,
@@ -34,7 +36,9 @@ def test_a_message_has_its_row(message: type[msgspec.Struct]) -> None:
     assert row in TEXT.splitlines(), f"write this row into {PAGE.name}: {row}"
 
 
-@pytest.mark.parametrize("struct", [StoreStart, OperationStatus, PeerStatus, TableSettings])
+@pytest.mark.parametrize(
+    "struct", [StoreStart, OperationStatus, PeerStatus, TableSettings, Belief, News]
+)
 def test_a_nested_struct_has_its_row(struct: type[msgspec.Struct]) -> None:
     row = f"| `{struct.__name__}` | {fields_of(struct)} |"
     assert row in TEXT.splitlines(), f"write this row into {PAGE.name}: {row}"
