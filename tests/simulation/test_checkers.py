@@ -18,6 +18,7 @@ from kvorum.model.quorum import ENOUGH
 from kvorum.model.record import Value
 from kvorum.model.version import make_actor
 from kvorum.protocol import minting, put, replica
+from kvorum.protocol.failure_detector import FailureDetector
 from kvorum.protocol.get import GetCoordinator
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.replica import Replica
@@ -168,6 +169,10 @@ def mints_under_nobodys_id(patch: Patch) -> None:
     patch.setattr(minting, "make_actor", lambda store_id, stamp: make_actor(bytes(8), stamp))
 
 
+def does_not_refute(patch: Patch) -> None:
+    patch.setattr(FailureDetector, "on_own", lambda detector, heard: None)
+
+
 PROOFS: list[tuple[Break, str]] = [
     (answers_at_the_first_ack, "hollow ack"),
     (says_disk_before_the_sync, "lost"),
@@ -187,6 +192,7 @@ PROOFS: list[tuple[Break, str]] = [
     (waits_for_ever, "endless"),
     (refuses_every_get, "unavailable"),
     (mints_under_nobodys_id, "strange dot"),
+    (does_not_refute, "unbelieved"),
 ]
 
 

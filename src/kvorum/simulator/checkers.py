@@ -16,6 +16,8 @@ Each failure begins with the name of its checker:
 - ``lost``: a promised write is gone at the end;
 - ``unequal``: replicas differ after every key has been read and mended;
 - ``endless``: a request never ended;
+- ``unbelieved``: a member that runs is not believed alive by all others, half a minute after
+  everything was healed;
 - ``unavailable``: a cluster in which nothing is wrong, not yet or not any more, does not answer;
 
 and from the history, as the records are written: ``dot twice``, ``unseen destroyed``,

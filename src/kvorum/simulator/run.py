@@ -14,6 +14,7 @@ from typing import Final
 from kvorum.client.requests import Get, Request, Waiter, ask_create, ask_drop
 from kvorum.errors import UnknownTable
 from kvorum.faults import POINTS
+from kvorum.simulator.beliefs import judge_beliefs
 from kvorum.simulator.draw import draw_plan
 from kvorum.simulator.faults import strike
 from kvorum.simulator.plan import SECOND, Plan, TablePlan
@@ -155,6 +156,7 @@ class Run:
             world.schedule.at(begin + fault.at, strike, world, fault)
         world.schedule.run_until(begin + self.plan.duration)
         world.heal()
+        healed_at = world.schedule.now
         limit = world.schedule.now + PATIENCE
         world.schedule.run_until(limit, lambda: not world.busy and world.writable)
         for client in world.clients:
@@ -167,6 +169,7 @@ class Run:
             if table.doomed:
                 self._drop_for_good(reader, table)
         self._read_everything(reader)
+        judge_beliefs(world, healed_at)
         self._outside = world.checks.judge_end()
 
     def _make_tables(self) -> None:
