@@ -17,8 +17,9 @@ from kvorum.model.holding import NO_OWN, own_dot, with_own
 from kvorum.model.quorum import ENOUGH
 from kvorum.model.record import Value
 from kvorum.model.version import make_actor
-from kvorum.protocol import minting, put, replica
+from kvorum.protocol import minting, put, reaping, replica
 from kvorum.protocol.failure_detector import FailureDetector
+from kvorum.protocol.generations import Generations
 from kvorum.protocol.get import GetCoordinator
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.replica import Replica
@@ -173,6 +174,19 @@ def does_not_refute(patch: Patch) -> None:
     patch.setattr(FailureDetector, "on_own", lambda detector, heard: None)
 
 
+def reaps_whatever_it_holds(patch: Patch) -> None:
+    patch.setattr(reaping, "is_gone", lambda record, expired_by: True)
+
+
+def takes_every_raise_for_one_that_it_missed(patch: Patch) -> None:
+    honest = Generations.learn
+
+    def learn(self: Generations, partition: int, generation: int, dropped: int) -> Any:
+        return honest(self, partition, generation, generation)
+
+    patch.setattr(Generations, "learn", learn)
+
+
 PROOFS: list[tuple[Break, str]] = [
     (answers_at_the_first_ack, "hollow ack"),
     (says_disk_before_the_sync, "lost"),
@@ -180,7 +194,9 @@ PROOFS: list[tuple[Break, str]] = [
     (overwrites_instead_of_merging, "backwards"),
     (hands_out_one_stamp_for_ever, "dot twice"),
     (draws_the_same_store_id_after_every_start, "dot twice"),
-    (forgets_tombstones, "stale"),
+    (forgets_tombstones, "undead"),
+    (reaps_whatever_it_holds, "reaped alive"),
+    (takes_every_raise_for_one_that_it_missed, "set aside"),
     (merges_what_is_superseded, "undead"),
     (ignores_contexts, "siblings"),
     (claims_siblings_the_writer_has_not_seen, "vanished"),
