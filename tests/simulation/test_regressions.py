@@ -9,6 +9,7 @@ import copy
 import pytest
 
 from kvorum.simulator.run import run_seed
+from kvorum.simulator.world import World
 from tests.support.scripts import Stage
 
 FAILED_ONCE = {
@@ -20,6 +21,8 @@ FAILED_ONCE = {
     1576: "the judge asked a put's context for the dot of its twin at another node",
     3403960034: "the judge looked before a put that had stood in a slow path had arrived",
     3262349152: "a start on a full engine took for durable what a failed sync had left in memory",
+    400155: "the judge looked while a round of reaping went from owner to owner",
+    400222: "the judge looked while a round of reaping went from owner to owner",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
 
@@ -55,3 +58,29 @@ def test_a_machine_that_is_rolled_back_mints_under_a_new_id() -> None:
     assert stage.world.failures == []
     found = [line for line in stage.take_lines() if "Found" in line]
     assert found == ["b → client Found 2 (a,2) | 3 (a2,1)  (read at a, c, b)"]
+
+
+def ended(value: str) -> World:
+    """Three equal copies of a key; then its first owner lets go of its own."""
+    stage = Stage()
+    for command in ("cluster a b c n=3 r=2 w=3", f"put a k={value} as first", "pass 60ms"):
+        stage.do(command)
+    if not value:
+        stage.do("delete a k with first")
+        stage.do("pass 60ms")
+    (key,) = stage.world.history.keys
+    process = stage.world.machines[1].process
+    assert process is not None
+    process.store.delete(key)
+    stage.world.checks.judge_end()
+    return stage.world
+
+
+def test_a_tombstone_that_one_owner_has_reaped_is_as_good_as_nothing() -> None:
+    """Found by seeds 400155 and 400222: the judge looked while a round went from owner to owner."""
+    assert ended("").failures == []
+
+
+def test_a_value_that_one_owner_has_lost_is_still_missed() -> None:
+    checkers = [failure.partition(":")[0] for failure in ended("1").failures]
+    assert checkers[:2] == ["reaped alive", "unequal"]

@@ -32,7 +32,7 @@ from kvorum.client.store import Found, Sibling, Stored
 from kvorum.errors import KvorumError, Overloaded, TooManySiblings
 from kvorum.model.context import context_seen
 from kvorum.model.holding import record_of
-from kvorum.model.record import order_of
+from kvorum.model.record import Value, order_of, split_values
 from kvorum.model.siblings import alive, seen_of
 from kvorum.simulator.history import Copy, History, KeyHistory, Mint, Write
 from kvorum.simulator.plan import TablePlan
@@ -338,6 +338,8 @@ class Checks:
         for machine in self._owners(history):
             holding = machine.process.store.get(history.key) if machine.process else None
             record = record_of(holding) if holding else b""
+            if record and self._is_reaped(history, record):
+                record = b""  # A round is under way, and has not come to this owner yet.
             records.setdefault(record, []).append(machine.name)
         name = history.mints[0].write.name
         if len(records) > 1:
@@ -354,6 +356,12 @@ class Checks:
                 shown |= mint.bit if mint is not None else 0
             self._judge_shown(history, name, covered, shown)
         return record
+
+    def _is_reaped(self, history: KeyHistory, record: bytes) -> bool:
+        """Whether some owner has let go of this very record: it is worth as much as nothing."""
+        ends = [Value(one) for one in split_values(record)]
+        gone = all(end.tombstone or end.expiry for end in ends)
+        return gone and not history.mask_of_record(record) & ~history.reaped
 
     def _judge_winner(self, history: KeyHistory, name: str, record: bytes) -> None:
         order = order_of(record)
