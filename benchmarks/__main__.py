@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import macro, micro
+from benchmarks import compare, macro, micro
 from benchmarks.results import RESULTS
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -57,6 +57,21 @@ def run_micro(
 ) -> None:
     """One component at a time: nanoseconds per call."""
     micro.run(seconds, tuple(only or ()), Console(), results)
+
+
+@app.command(name="compare")
+def run_compare(
+    old: Annotated[str, typer.Argument(help="The commit before.")],
+    new: Annotated[str, typer.Argument(help="The commit after.")],
+    rounds: Rounds = 5,
+    seconds: Seconds = 2.0,
+    keys: Keys = 100_000,
+    only: Only = None,
+) -> None:
+    """Build two commits and run the macro benchmark on them in turn."""
+    raise typer.Exit(
+        compare.main(compare.Comparison(old, new, rounds, seconds, keys, tuple(only or ())))
+    )
 
 
 if __name__ == "__main__":

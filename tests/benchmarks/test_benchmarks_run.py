@@ -2,16 +2,18 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from benchmarks import macro, micro
+from benchmarks import compare, macro, micro
 from benchmarks.cases import Case
 from benchmarks.clusters import limit_cluster
 from benchmarks.load import Load, Step
-from benchmarks.results import machine
+from benchmarks.results import ROOT, machine
 
 KEYS = 2000
 
@@ -61,3 +63,25 @@ def test_the_macro_benchmark_measures_kvorum_beside_the_limit(engine: str, tmp_p
     assert [row["nodes"] for row in rows] == ["limit", engine]
     assert rows[1]["ratio"] > 0
     assert rows[1]["operations"] > 0
+
+
+def test_two_commits_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch):
+    """Without building them: both are what is here, so neither may come out far ahead."""
+
+    @contextmanager
+    def here(commit: str, checkout: Path, console: Console) -> Iterator[Path]:
+        yield ROOT
+
+    monkeypatch.setattr(compare, "_built", here)
+    only = ("memory", "256x1", "mix")
+    comparison = compare.Comparison("old", "new", rounds=1, seconds=0.3, keys=KEYS, only=only)
+
+    (row,) = compare.run(comparison, Console(quiet=True))
+
+    assert (row["nodes"], row["shape"], row["load"]) == only
+    assert row["new_to_old"] == pytest.approx(row["new_us_per_op"] / row["old_us_per_op"], abs=0.01)
+
+
+def test_a_commit_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]):
+    assert compare.main(compare.Comparison("no-such-commit", "HEAD")) == 1
+    assert "no-such-commit" in capsys.readouterr().err
