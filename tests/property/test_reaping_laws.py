@@ -1,9 +1,12 @@
 """Deletes stay deleted, whatever the order in which rounds, records and losses meet."""
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
+from kvorum.protocol.generations import Generations
+from kvorum.protocol.replica import Replica
 from tests.support.schedules import Owners
 
 SEEDS = 150
@@ -71,3 +74,43 @@ def test_what_was_reaped_never_comes_back_and_what_was_not_seen_stays(faults: bo
                 assert [one.store.get(owners.key) for one in owners.nodes.values()] == [None] * 3
         reaped += sum(one.env.counters.reaped_records for one in owners.nodes.values())
     assert reaped > SEEDS  # Rounds did go through, many of them.
+
+
+def take_any_generation(patch: pytest.MonkeyPatch) -> None:
+    """Reap without generations: a record is taken whenever it was read."""
+    honest = Replica.on_put
+
+    def on_put(self: Replica, key: bytes, holding: bytes, epoch: int, generation: int) -> int:
+        own = self._owned[(key[1] << 8 | key[2]) >> self._shift]
+        return honest(self, key, holding, epoch, own if own >= 0 else generation)
+
+    patch.setattr(Replica, "on_put", on_put)
+
+
+def let_everybody_catch_up(patch: pytest.MonkeyPatch) -> None:
+    """A store that missed a drop enters like any other, and keeps what it holds."""
+
+    def set_aside(self: Generations, partition: int, generation: int, dropped: int) -> None:
+        self.enter(partition, generation, dropped)
+
+    patch.setattr(Generations, "_set_aside", set_aside)
+
+
+@pytest.mark.parametrize(
+    ("broken", "first", "disks"),
+    [(take_any_generation, 0, False), (let_everybody_catch_up, 200, True)],
+    ids=["without generations", "nobody set aside"],
+)
+def test_with_one_rule_broken_the_dead_come_back(
+    broken: Callable[[pytest.MonkeyPatch], None], first: int, disks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    broken(monkeypatch)
+    for seed in range(first, first + SEEDS):
+        owners = Owners(seed)
+        random = Random(seed)
+        for _ in range(random.choice([60, 120, 240])):
+            act(owners, random, disks)
+            if owners.undead():
+                return
+    pytest.fail("nothing that was reaped came back, though the rule against it is broken")

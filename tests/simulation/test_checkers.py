@@ -22,6 +22,7 @@ from kvorum.protocol.failure_detector import FailureDetector
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.get import GetCoordinator
 from kvorum.protocol.put import PutCoordinator
+from kvorum.protocol.reap_round import Round
 from kvorum.protocol.replica import Replica
 from kvorum.simulator import checkers
 from kvorum.simulator.machine import Machine
@@ -87,6 +88,26 @@ def forgets_tombstones(patch: Patch) -> None:
         return record
 
     patch.setattr(Replica, "read", read)
+
+
+def reaps_what_is_alive(patch: Patch) -> None:
+    patch.setattr(reaping, "is_gone", lambda record, expired_by: True)
+
+
+def reaps_on_its_own_word(patch: Patch) -> None:
+    def agreed(self: Round, place: int) -> bytes:
+        return next(each[place].version for each in self.statements.values())
+
+    patch.setattr(Round, "_agreed_version", agreed)
+
+
+def sets_aside_whoever_is_told(patch: Patch) -> None:
+    honest = Generations.learn
+
+    def learn(self: Generations, partition: int, generation: int, dropped: int) -> bool:
+        return honest(self, partition, generation, generation)
+
+    patch.setattr(Generations, "learn", learn)
 
 
 def merges_what_is_superseded(patch: Patch) -> None:
@@ -174,19 +195,6 @@ def does_not_refute(patch: Patch) -> None:
     patch.setattr(FailureDetector, "on_own", lambda detector, heard: None)
 
 
-def reaps_whatever_it_holds(patch: Patch) -> None:
-    patch.setattr(reaping, "is_gone", lambda record, expired_by: True)
-
-
-def takes_every_raise_for_one_that_it_missed(patch: Patch) -> None:
-    honest = Generations.learn
-
-    def learn(self: Generations, partition: int, generation: int, dropped: int) -> Any:
-        return honest(self, partition, generation, generation)
-
-    patch.setattr(Generations, "learn", learn)
-
-
 PROOFS: list[tuple[Break, str]] = [
     (answers_at_the_first_ack, "hollow ack"),
     (says_disk_before_the_sync, "lost"),
@@ -194,9 +202,10 @@ PROOFS: list[tuple[Break, str]] = [
     (overwrites_instead_of_merging, "backwards"),
     (hands_out_one_stamp_for_ever, "dot twice"),
     (draws_the_same_store_id_after_every_start, "dot twice"),
-    (forgets_tombstones, "undead"),
-    (reaps_whatever_it_holds, "reaped alive"),
-    (takes_every_raise_for_one_that_it_missed, "set aside"),
+    (forgets_tombstones, "reaped unproven"),
+    (reaps_on_its_own_word, "undead"),
+    (reaps_what_is_alive, "reaped alive"),
+    (sets_aside_whoever_is_told, "set aside"),
     (merges_what_is_superseded, "undead"),
     (ignores_contexts, "siblings"),
     (claims_siblings_the_writer_has_not_seen, "vanished"),

@@ -22,7 +22,7 @@ Each failure begins with the name of its checker:
 
 and from the history, as the records are written: ``dot twice``, ``unseen destroyed``,
 ``backwards``, ``refused appears``, ``strange value``, ``strange dot``, ``reaped alive``,
-``set aside``.
+``reaped unproven``, ``set aside``.
 """
 
 from collections.abc import Iterator

@@ -114,6 +114,7 @@ def _draw_config(random: Random) -> NodeConfig:
         large_bytes=random.choice((200, 2_000, 64 << 10)),
         batch_bytes_max=random.choice((2_000, 1 << 20)),
         requests_in_flight_max=random.choice((20, 20_000)),
+        reap_interval_ms=random.choice((20, 100, 400, 1_000)),
     )
 
 

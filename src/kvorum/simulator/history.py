@@ -110,7 +110,8 @@ class KeyHistory:
     """Everything ever minted under one key."""
 
     __slots__ = (
-        "_reaps", "acked", "key", "loose", "lww", "mints", "past_of_client", "reaped", "superseded",
+        "_reaps", "acked", "key", "let_go", "loose", "lww", "mints", "past_of_client", "reaped",
+        "superseded",
     )  # fmt: skip
 
     def __init__(self, key: bytes, lww: bool) -> None:
@@ -121,6 +122,7 @@ class KeyHistory:
         self.superseded = 0  # every dot that some write's context claimed
         self.loose = 0  # dots whose writer's context lacked an earlier write of the same client
         self.past_of_client: dict[str, int] = {}  # client -> mask of its own dots
+        self.let_go: dict[tuple[int, bytes], None] = {}  # (member, record that it let go of)
         self.reaped = 0  # dots that some owner has let go of, so that no copy may come back
         self._reaps: list[tuple[int, int]] = []  # when, and what was reaped by then
 
@@ -224,8 +226,25 @@ class History:
             if not value.tombstone and not value.expiry:
                 known = self.dots[value.dot].write.text
                 self._world.fail(f"reaped alive: {machine.name} lets go of {known}")
+        self._judge_proof(process, key, old)
         self._world.count("records reaped")
         history.reap(history.mask_of_record(old), self._world.schedule.now)
+
+    def _judge_proof(self, process: "Process", key: bytes, old: bytes) -> None:
+        """All other owners had this version when they entered: none may know less by now.
+
+        But for those that have let go of it before, and may have begun anew.
+        """
+        let_go = self.keys[key].let_go
+        let_go[process.machine.member, old] = None
+        for owner in self._world.ring.owners_of_engine_key(key):
+            other = self._world.machines[owner].process
+            held = other.store.get(key) if other is not None else None
+            if (owner, old) not in let_go and held and not supersedes(record_of(held), old):
+                self._world.fail(
+                    f"reaped unproven: {process.machine.name} lets go of a record that "
+                    f"{self._world.machines[owner].name} has never seen"
+                )
 
     def _on_record(self, process: "Process", key: bytes, old: bytes, record: bytes) -> None:
         if old and not supersedes(record, old):
