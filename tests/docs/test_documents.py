@@ -31,6 +31,7 @@ left:    0
         ("README.md", 8),
         ("docs/tutorial/three-nodes-on-your-laptop.md", 20),
         ("docs/how-to/monitor.md", 4),
+        ("docs/how-to/trace-a-request.md", 2),
     ],
 )
 def test_what_the_document_shows_is_what_happens(

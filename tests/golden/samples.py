@@ -76,6 +76,7 @@ from kvorum.wire.reaping_messages import (
     ReapRaise,
     ReapStatement,
 )
+from kvorum.wire.trace_messages import TraceAnswer, TraceEvent, TraceQuery
 
 WALL = 1_700_000_000_000_000
 TABLE = b"table id"
@@ -183,6 +184,8 @@ CONTROL_MESSAGES: list[Control] = [
         [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70, 3, 2,
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
+    TraceQuery(17, TABLE, b"alice", b"cart", True, b"book", b"context", 2, CLIENT),
+    TraceAnswer(17, 1, b"A\0payload", [TraceEvent(250, "asked", 2, "behind 1 batches")]),
     ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
     GenerationStates([(3, 5 << 16 | 2, 4 << 16 | 1)], b"\x06"),
     GenerationQuery(3),

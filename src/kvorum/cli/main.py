@@ -17,6 +17,7 @@ from kvorum.cli.simulate import simulate
 from kvorum.cli.status import status
 from kvorum.cli.tables import tables
 from kvorum.cli.talk import delete, get, put
+from kvorum.cli.trace import trace
 from kvorum.cli.up import up
 from kvorum.errors import KvorumError
 
@@ -47,6 +48,7 @@ app.command(rich_help_panel=TALKING)(delete)
 app.add_typer(tables, name="table", rich_help_panel=TALKING)
 app.command(rich_help_panel=TALKING)(status)
 app.command(rich_help_panel=TALKING)(explain)
+app.add_typer(trace, name="trace", rich_help_panel=TALKING)
 app.command(rich_help_panel=TALKING)(bench)
 
 

@@ -33,6 +33,7 @@ from kvorum.client.store import (
 from kvorum.errors import KvorumError, Refused
 from kvorum.model.topology import Topology
 from kvorum.wire.messages import ExplainAnswer, StatusAnswer
+from kvorum.wire.trace_messages import TraceAnswer
 
 T = TypeVar("T")
 
@@ -299,6 +300,14 @@ class AsyncClient(Store):
         asks = [requests.ask_status(member.id) for member in members]
         answers = await self._run_many(asks, True)
         return {member.name: answer for member, answer in zip(members, answers, strict=True)}
+
+    async def trace(
+        self, table: str, key: Key, value: bytes | None = None, *, context: bytes | None = None,
+        sort_key: Key = b"", needed: int | None = None,
+    ) -> TraceAnswer:  # fmt: skip
+        return await self._run(requests.ask_trace(
+            table, key, sort_key, value, context, needed, os.urandom(8)
+        ))  # fmt: skip
 
     async def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> ExplainAnswer:
         return await self._run(requests.ask_explain(table, key, sort_key))

@@ -37,6 +37,7 @@ from kvorum.client.store import (
 from kvorum.errors import KvorumError
 from kvorum.model.topology import Topology
 from kvorum.wire.messages import ExplainAnswer, StatusAnswer
+from kvorum.wire.trace_messages import TraceAnswer
 
 T = TypeVar("T")
 # After so long without anybody watching, a connection may have died unnoticed.
@@ -137,6 +138,14 @@ class Client(Store):
         asks = [requests.ask_status(member.id) for member in members]
         answers = self._run_many(asks, True)
         return {member.name: answer for member, answer in zip(members, answers, strict=True)}
+
+    def trace(
+        self, table: str, key: Key, value: bytes | None = None, *, context: bytes | None = None,
+        sort_key: Key = b"", needed: int | None = None,
+    ) -> TraceAnswer:  # fmt: skip
+        return self._run(requests.ask_trace(
+            table, key, sort_key, value, context, needed, os.urandom(8)
+        ))  # fmt: skip
 
     def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> ExplainAnswer:
         return self._run(requests.ask_explain(table, key, sort_key))

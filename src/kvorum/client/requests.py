@@ -31,6 +31,7 @@ from kvorum.wire.messages import (
     TopologyQuery,
 )
 from kvorum.wire.requests import DEFAULT, READ_FIRST, TOMBSTONE, get_frame, put_frame
+from kvorum.wire.trace_messages import TraceAnswer, TraceQuery
 
 KEY_BYTES_MAX: Final = 0xFFFF  # what a frame can say; nodes allow less, by their settings
 QUORUM_MAX: Final = 254
@@ -43,7 +44,7 @@ T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Control)
 Question = (
     TopologyQuery | TableQuery | TableList | TableCreate | TableSet | TableDrop | StatusQuery
-    | ExplainQuery
+    | ExplainQuery | TraceQuery
 )  # fmt: skip
 
 
@@ -221,14 +222,16 @@ class Ask(Request[Answer]):
         self, question: Question, answer_type: type[Answer], table: str = "", key: bytes = b""
     ) -> None:
         # A table created at two nodes that do not hear each other would be two tables.
-        changes = isinstance(question, TableCreate | TableSet | TableDrop)
+        changes = isinstance(question, TableCreate | TableSet | TableDrop) or (
+            isinstance(question, TraceQuery) and question.put
+        )
         Request.__init__(self, table, key, not changes)
         self.question = question
         self.answer_type = answer_type
 
     def frame(self, number: int, contact: Contact, lowest_open: int) -> bytes:
         self.question.request = number
-        if isinstance(self.question, ExplainQuery):
+        if isinstance(self.question, ExplainQuery | TraceQuery):
             self.question.table_id = self.table_id
         return encode(self.question)
 
@@ -295,6 +298,17 @@ def ask_status(member: int) -> Ask[StatusAnswer]:
 def ask_explain(table: str, key: Key, sort_key: Key) -> Ask[ExplainAnswer]:
     question = ExplainQuery(0, b"", key_bytes(key), sort_key_bytes(sort_key))
     return Ask(question, ExplainAnswer, table_name(table), question.partition_key)
+
+
+def ask_trace(
+    table: str, key: Key, sort_key: Key, value: bytes | None, context: bytes | None,
+    needed: int | None, client_id: bytes,
+) -> Ask[TraceAnswer]:  # fmt: skip
+    question = TraceQuery(
+        0, b"", key_bytes(key), sort_key_bytes(sort_key), value is not None, value or b"",
+        _context(context), quorum("w" if value is not None else "r", needed), client_id,
+    )  # fmt: skip
+    return Ask(question, TraceAnswer, table_name(table), question.partition_key)
 
 
 def ask_create(

@@ -14,6 +14,7 @@ from kvorum.errors import KvorumError, SiblingsError
 from kvorum.model.record import Value
 from kvorum.model.topology import Topology
 from kvorum.wire.messages import ExplainAnswer, StatusAnswer
+from kvorum.wire.trace_messages import TraceAnswer
 
 Key = bytes | str  # text stands for its UTF-8 bytes
 PutItem = tuple[Key, bytes] | tuple[Key, bytes, bytes | None]  # key, value, perhaps a context
@@ -255,6 +256,16 @@ class Store(ABC):
     @abstractmethod
     def statuses(self) -> Result[dict[str, StatusAnswer | KvorumError]]:
         """The status of every member by name; of one that did not answer, the error."""
+
+    @abstractmethod
+    def trace(
+        self, table: str, key: Key, value: bytes | None = None, *, context: bytes | None = None,
+        sort_key: Key = b"", needed: int | None = None,
+    ) -> Result[TraceAnswer]:  # fmt: skip
+        """Get a key, or put ``value``, and learn how that went step by step.
+
+        ``needed`` is the ``r`` or ``w``. A traced put is sent once and never again by itself.
+        """
 
     @abstractmethod
     def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> Result[ExplainAnswer]:

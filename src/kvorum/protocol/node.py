@@ -32,6 +32,7 @@ from kvorum.protocol.replica import OwnCopies, Replica
 from kvorum.protocol.requests import Requests
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timed, Timers
+from kvorum.protocol.tracing import Tracer
 from kvorum.storage.store import Store
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.framing import FrameInvalid
@@ -67,6 +68,7 @@ from kvorum.wire.reaping_messages import (
     ReapRaise,
     ReapStatement,
 )
+from kvorum.wire.trace_messages import TraceQuery
 
 KEY_LEASE: Final = b"\x00lease"  # meta key: up to which hybrid clock may be issued
 SWEEP_INTERVAL: Final = 5_000  # between two looks for what is slow or overdue
@@ -109,6 +111,7 @@ class Node:
         "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
         "generations", "holdings", "inspection", "me", "membership", "minter", "name", "peering",
         "reaping", "replica", "requests", "ring", "software", "store", "tables", "timers",
+        "tracer",
     )  # fmt: skip
 
     def __init__(
@@ -151,6 +154,7 @@ class Node:
             self._expired_by,
         )  # fmt: skip
         self.inspection = Inspection(env, store, ring, self.timers, me)
+        self.tracer = Tracer(env, store, self.requests, self.timers, me)
         self.documents = SharedDocuments(env, ring.topology, self.tables)
         self.membership = Membership(
             env, [member for member in ring.member_ids if member != me], me,
@@ -225,6 +229,10 @@ class Node:
                 client.send(encode(self.status(message.request)))
             case ExplainQuery():
                 self.inspection.on_explain(client, message)
+            case TraceQuery():
+                self.tracer.on_query(client, message, self.peering.steady)
+                if not self._sweep_armed:
+                    self._arm_sweep()
             case _:
                 raise FrameInvalid(f"a client may not send {type(message).__name__}")
 
@@ -388,6 +396,8 @@ class Node:
         """More of the log is on disk than before."""
         position = self.store.durable_position
         self.requests.on_durable(position)
+        if self.tracer.open:
+            self.tracer.on_durable(position)
         self.tables.on_durable()
         self.reaping.on_durable()
         pending = self._lease_pending

@@ -212,6 +212,16 @@ class Link:
             self._close_batch()
         return True
 
+    def divert(self, asker: Asker, to: Asker) -> bool:
+        """Let ``to`` be told of what ``asker`` has asked in this turn; False if that is nothing."""
+        found = False
+        for askers in (self._askers, *(batch.askers for batch in self._unsent)):
+            for index, each in enumerate(askers):
+                if each is asker:
+                    askers[index] = to
+                    found = True
+        return found
+
     def probe(self) -> None:
         """Send an empty batch, if nothing else is under way: is the peer there, and how fast?"""
         if self.connected and not self.in_flight and not self._askers and not self._unsent:

@@ -19,6 +19,7 @@ from kvorum.model.tables import TableSettings
 from kvorum.wire.gossip_messages import Gossiping
 from kvorum.wire.message import Message
 from kvorum.wire.reaping_messages import Reaping
+from kvorum.wire.trace_messages import Tracing
 
 ROLE_CLIENT: Final = "client"  # requests of a client
 ROLE_FORWARD: Final = "forward"  # requests that another node forwards
@@ -293,5 +294,5 @@ Control = (
     Ping | Pong | TablesUpdate | TablesUpdated | LocalRead | LocalRecord | ControlRefused
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
     | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer | Reaping
-    | Gossiping
+    | Gossiping | Tracing
 )  # fmt: skip

@@ -20,6 +20,7 @@ from kvorum.wire.messages import (
     StoreStart,
     Welcome,
 )
+from kvorum.wire.trace_messages import TraceEvent
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "formats" / "wire.md"
 TEXT = PAGE.read_text()
@@ -37,7 +38,7 @@ def test_a_message_has_its_row(message: type[msgspec.Struct]) -> None:
 
 
 @pytest.mark.parametrize(
-    "struct", [StoreStart, OperationStatus, PeerStatus, TableSettings, Belief, News]
+    "struct", [StoreStart, OperationStatus, PeerStatus, TraceEvent, TableSettings, Belief, News]
 )
 def test_a_nested_struct_has_its_row(struct: type[msgspec.Struct]) -> None:
     row = f"| `{struct.__name__}` | {fields_of(struct)} |"
