@@ -263,7 +263,9 @@ class Peering(Presence):
             if other.store_id == start.store_id:
                 if (other.start_count, other.nonce) == (start.start_count, start.nonce):
                     return
-                if other.start_count > start.start_count:
+                if other.start_count >= start.start_count:
+                    # A copy, or rolled back; it is yet to be told what we remember, by a Welcome,
+                    # and may have met us first by one of its own.
                     return
                 del known[index]
                 break

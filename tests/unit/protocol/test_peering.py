@@ -101,6 +101,16 @@ def test_a_start_is_remembered_and_told_also_after_ours() -> None:
     assert welcomed(one, hello).remembered == hello.start
 
 
+def test_a_copy_that_first_welcomes_us_is_told_of_the_original_all_the_same() -> None:
+    """Found by the rolled-back machine: our own connection to it came before its first to us."""
+    one, two = OneNode(), OneNode(2)
+    original, copied = start(2, b"original"), start(2, b"the copy")
+    welcomed(one, hello_of_two(start=original))
+    welcome = welcomed(two, one.node.peering.hello(2, "data"))
+    assert one.node.peering.on_welcome(2, msgspec.structs.replace(welcome, start=copied)) == ""
+    assert welcomed(one, hello_of_two(start=copied)).remembered == original
+
+
 def test_the_latest_start_of_a_store_is_remembered_and_of_a_member_the_latest_stores() -> None:
     one = OneNode()
     for count, told in ((3, None), (5, 3), (4, 5), (5, 5)):
