@@ -32,6 +32,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     peer_queue_bytes_max: int = 256 << 20
     batch_bytes_max: int = 1 << 20
     overlay_bytes_max: int = 256 << 20
+    hint_bytes_max: int = 1 << 30
+    hint_bytes_per_peer_max: int = 256 << 20
     remembered_puts_max: int = 1_000_000
 
     # Times.
@@ -89,6 +91,8 @@ MEANINGS: Final[dict[str, str]] = {
     "peer_queue_bytes_max": "what waits for one other node before more is refused",
     "batch_bytes_max": "bytes of one batch to another node",
     "overlay_bytes_max": "memory for writes not yet in the engine; past it, puts are refused",
+    "hint_bytes_max": "hints kept for all nodes that do not answer; past it, new ones are refused",
+    "hint_bytes_per_peer_max": "hints kept for one of them",
     "remembered_puts_max": "put ids remembered, so that a put sent again is not written again",
     "request_timeout_ms": "how long a request may take before its outcome is told as unknown",
     "retry_window_ms": "how long a put may be sent again under its id",
@@ -131,8 +135,9 @@ def check_config(config: NodeConfig) -> None:
     for name in _POSITIVE:
         if getattr(config, name) <= 0:
             raise SettingsInvalid(f"{name} must be above 0, not {getattr(config, name)}")
-    if config.sort_key_bytes_max < 0:
-        raise SettingsInvalid("sort_key_bytes_max must not be negative")
+    for name in ("sort_key_bytes_max", "hint_bytes_max", "hint_bytes_per_peer_max"):
+        if getattr(config, name) < 0:
+            raise SettingsInvalid(f"{name} must not be negative")
     if config.partition_key_bytes_max > 0xFFFF:
         raise SettingsInvalid("partition_key_bytes_max must be at most 65535: its field is 16 bits")
     if config.sort_key_bytes_max > 1024:

@@ -30,6 +30,16 @@ MEANINGS: Final[dict[str, str]] = {
     "hedged_gets": "gets that asked one more replica because another was slow",
     "silences": "answers that did not come within the adaptive timeout",
     "resent_puts": "puts sent again to an owner whose connection had ended",
+    "hints_sent": "records given to a fallback because an owner did not answer",
+    "hint_refusals_met": "of these, those for which the fallback had no room",
+    "fallback_puts": "puts coordinated here because no owner answers",
+    "fallback_reads": "fallbacks asked by gets because too few owners answered",
+    "hints_taken": "hints taken from coordinators, or minted here",
+    "hints_refused": "hints refused because no more fit here",
+    "hints_offered": "hints sent to their owner, those sent again included",
+    "hints_put_off": "of these, those that the owner refused for now",
+    "hints_damaged": "hints given up because they were damaged on the disk here",
+    "hints_handed": "hints that their owner has taken, durably",
     "replica_puts": "records taken from coordinators",
     "replica_merges": "of these, those that had to be merged with what was held",
     "replica_gets": "reads answered to coordinators",
@@ -138,6 +148,16 @@ class Counters:
     hedged_gets: int
     silences: int
     resent_puts: int
+    hints_sent: int
+    hint_refusals_met: int
+    fallback_puts: int
+    fallback_reads: int
+    hints_taken: int
+    hints_refused: int
+    hints_offered: int
+    hints_put_off: int
+    hints_damaged: int
+    hints_handed: int
     replica_puts: int
     replica_merges: int
     replica_gets: int

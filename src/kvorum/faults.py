@@ -13,6 +13,10 @@ from typing import Final
 
 POINTS: Final[dict[str, str]] = {
     "get.hedge_at_once": "a get asks one owner more than it needs, from the start",
+    "handoff.before_send": "the node dies between two hints on their way home",
+    "handoff.send_again": "a hint that its owner has is kept, and sent once more",
+    "hint.before_ack": "a fallback dies between writing a hint and answering",
+    "hint.before_drop": "the node dies before it notes that an owner has taken its hint",
     "log.sync_fails": "a sync of the log is reported as failed, though it was none",
     "log.write_refused": "the disk takes nothing of what a turn writes to the log",
     "put.before_replicate": "the node dies between minting a dot and sending the record out",

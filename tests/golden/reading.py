@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from kvorum.model.context import check_context, context_clock, context_seen
+from kvorum.model.hint import decode_hint
 from kvorum.model.holding import checked_record_offset, own_dot, partition_key_of
 from kvorum.model.record import Value, check_record, head_of, split_values
 from kvorum.model.siblings import seen_of
@@ -113,6 +114,10 @@ class _Asked(Answers):
         self.asked.append(["put", key, holding, epoch, generation])
         return 0
 
+    def on_hint(self, key: bytes, body: bytes, epoch: int, generation: int) -> int:
+        self.asked.append(["hint", key, body, epoch, generation])
+        return 0
+
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
         self.asked.append(["get", key, epoch, generation])
         return 0
@@ -170,6 +175,17 @@ def read_holding(holding: bytes) -> Said:
     }
 
 
+def read_hint(encoded: bytes) -> Said:
+    hint = decode_hint(encoded)
+    return {
+        "w": hint.w,
+        "disks": hint.disks,
+        "created": hint.created,
+        "owners": hint.owners,
+        "holding": read_holding(hint.holding),
+    }
+
+
 READERS = {
     "message": read_message,
     "request": read_request,
@@ -177,5 +193,6 @@ READERS = {
     "record": read_record,
     "context": read_context,
     "holding": read_holding,
+    "hint": read_hint,
     "topology": decode_topology,
 }

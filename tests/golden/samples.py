@@ -6,6 +6,7 @@ format ever on main stays readable. A format that grows gets a new sample under 
 
 from kvorum.model.context import context_of_record, context_of_seen
 from kvorum.model.hashing import engine_key
+from kvorum.model.hint import Hint
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.members import Belief, State
 from kvorum.model.quorum import Durability, Resolution
@@ -27,6 +28,7 @@ from kvorum.wire.gossip_messages import (
     PushPulled,
     TopologyTold,
 )
+from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
 from kvorum.wire.link import (
     OK,
     RECORD,
@@ -35,6 +37,7 @@ from kvorum.wire.link import (
     Asker,
     BatchServer,
     Link,
+    pack_hint,
 )
 from kvorum.wire.messages import (
     Control,
@@ -126,6 +129,8 @@ HOLDINGS = {
     "no-key": pack_holding(NO_OWN, b"", RECORDS["lww"]),
 }
 
+HINTS = {"for-two": Hint(3, 1, WALL, (2, 260), HOLDINGS["own"]).encode()}
+
 TOPOLOGY = Topology(
     cluster_id=b"cluster!",
     hash_key=b"key of a cluster",
@@ -205,6 +210,8 @@ CONTROL_MESSAGES: list[Control] = [
     PushPull(18, _NEWS),
     PushPulled(18, _NEWS, b'{"format":1}'),
     TopologyTold(b'{"format":1}'),
+    HandoffOffer(1_000, 65_536),
+    HandoffCredit(64, 1_048_576),
 ]  # fmt: skip
 
 
@@ -274,7 +281,11 @@ def batch_frames() -> dict[str, bytes]:
     server = BatchServer(_Told(), False)
     answers = server.on_batch(batch[4:])
     mark = server.mark(500)
-    return {"batch": batch, "probe": probe, "answers": answers, "mark": mark}
+    hinted = Link(4, [], 1 << 20, 1 << 20)
+    hinted.open(0)
+    hinted.put_entry(pack_hint(KEY, 2, 3, 1, HOLDINGS["sent"], 4, 5), _Waiting())
+    (hint,) = hinted.take(0)
+    return {"batch": batch, "probe": probe, "answers": answers, "mark": mark, "hint": hint}
 
 
 # Messages that have grown at their end: which form of them the sample is. What is kept of the
@@ -298,6 +309,7 @@ def samples() -> dict[str, bytes]:
         "record": RECORDS,
         "context": CONTEXTS,
         "holding": HOLDINGS,
+        "hint": HINTS,
         "topology": {"document": encode_topology(TOPOLOGY)},
     }
     return {f"{kind}/{name}": body for kind, named in kinds.items() for name, body in named.items()}

@@ -21,6 +21,8 @@ from kvorum.protocol import minting, put, reaping, replica
 from kvorum.protocol.failure_detector import FailureDetector
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.get import GetCoordinator
+from kvorum.protocol.handoff import Delivery, Handoff
+from kvorum.protocol.hints import Hints
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.reap_round import Round
 from kvorum.protocol.replica import Replica
@@ -195,6 +197,32 @@ def does_not_refute(patch: Patch) -> None:
     patch.setattr(FailureDetector, "on_own", lambda detector, heard: None)
 
 
+def drops_hints_at_the_ack(patch: Patch) -> None:
+    patch.setattr(Delivery, "on_ok", lambda self, peer: self._handoff.on_delivered(self))
+
+
+def counts_fallbacks_of_strict_puts(patch: Patch) -> None:
+    honest = PutCoordinator.start
+
+    def start(self: PutCoordinator) -> None:
+        self.sloppy = True
+        honest(self)
+
+    patch.setattr(PutCoordinator, "start", start)
+
+
+def acks_hints_that_it_does_not_keep(patch: Patch) -> None:
+    patch.setattr(Hints, "_write", lambda self, key, owners, created, encoded: None)
+
+
+def keeps_more_hints_than_it_may(patch: Patch) -> None:
+    patch.setattr(Hints, "has_room", lambda self, key, owners, size: True)
+
+
+def never_hands_off(patch: Patch) -> None:
+    patch.setattr(Handoff, "_step", lambda self, owner, keys, allowance: 0)
+
+
 PROOFS: list[tuple[Break, str]] = [
     (answers_at_the_first_ack, "hollow ack"),
     (says_disk_before_the_sync, "lost"),
@@ -218,6 +246,11 @@ PROOFS: list[tuple[Break, str]] = [
     (refuses_every_get, "unavailable"),
     (mints_under_nobodys_id, "strange dot"),
     (does_not_refute, "unbelieved"),
+    (drops_hints_at_the_ack, "hint dropped"),
+    (counts_fallbacks_of_strict_puts, "strict"),
+    (acks_hints_that_it_does_not_keep, "hollow ack"),
+    (keeps_more_hints_than_it_may, "hint bounds"),
+    (never_hands_off, "hints left"),
 ]
 
 

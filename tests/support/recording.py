@@ -325,7 +325,7 @@ class OneNode:
         durability: int = DEFAULT, flags: int = 0, counter: int = 0, ttl: int = 0,
         table: bytes = DEFAULT_TABLE_ID, sort_key: bytes = b"", content_type: bytes = b"",
         age: int = 0, lowest_open: int = 0, client: RecordingPort | None = None,
-        client_id: bytes = CLIENT_ID,
+        client_id: bytes = CLIENT_ID, sloppy: int = 1,
     ) -> int:  # fmt: skip
         """Hand in a put; its request number. A counter of 0 takes the next one."""
         self._request += 1
@@ -334,17 +334,18 @@ class OneNode:
             counter = self._counter
         frame = put_frame(
             self._request, flags, table, key, sort_key, context, value, content_type,
-            client_id, counter, self.node.peering.steady - age, lowest_open, w, durability, 1, ttl,
+            client_id, counter, self.node.peering.steady - age, lowest_open, w, durability,
+            sloppy, ttl,
         )  # fmt: skip
         self.node.on_client(client or self.client, frame[LENGTH_BYTES:])
         return self._request
 
     def get(
         self, key: bytes = b"alice", r: int = 0, flags: int = 0, sort_key: bytes = b"",
-        table: bytes = DEFAULT_TABLE_ID, client: RecordingPort | None = None,
+        table: bytes = DEFAULT_TABLE_ID, client: RecordingPort | None = None, sloppy: int = 1,
     ) -> int:  # fmt: skip
         self._request += 1
-        frame = get_frame(self._request, flags, table, key, sort_key, r, 1)
+        frame = get_frame(self._request, flags, table, key, sort_key, r, sloppy)
         self.node.on_client(client or self.client, frame[LENGTH_BYTES:])
         return self._request
 
@@ -353,6 +354,20 @@ class OneNode:
 
     def key(self, partition_key: bytes = b"alice", table: bytes = DEFAULT_TABLE_ID) -> bytes:
         return engine_key(self.ring.hash_key, table, partition_key, b"")
+
+    def owned_key(self, owned: bool = True) -> bytes:
+        """A partition key that this node owns a copy of, or owns none of."""
+        return next(
+            key
+            for key in (b"%d" % number for number in range(1000))
+            if (self.me in self.owners_of(key)) is owned
+        )
+
+    def owners_of(self, partition_key: bytes) -> tuple[int, ...]:
+        return self.ring.owners_of_engine_key(self.key(partition_key))
+
+    def fallbacks_of(self, partition_key: bytes) -> tuple[int, ...]:
+        return self.ring.fallbacks(self.ring.partition_of_engine_key(self.key(partition_key)))
 
     # Turns, the disk, and time.
 

@@ -6,6 +6,7 @@ copies dropped, disks wiped or rolled back, restarts clean and unclean, a copied
 
 from typing import Any, cast
 
+from kvorum.config import NodeConfig
 from kvorum.counters import Counters
 from kvorum.model.clock import HybridClock
 from kvorum.model.context import check_context, context_of_record, context_of_seen
@@ -19,6 +20,7 @@ from kvorum.model.siblings import context_after_put
 from kvorum.model.tables import TableRegistry, TableSettings
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.generations import Generations
+from kvorum.protocol.hints import Hints
 from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.replica import Replica
@@ -98,8 +100,10 @@ class OneReplica:
         holdings = Holdings(store, ring, Trees(ring.partitions))
         self.minter = self.minting(self.environment, store, holdings, clock)
         generations = Generations(self.environment, store, holdings, ring, Timers(), 1)
+        hints = Hints(self.environment, store, ring, self.minter, NodeConfig(), 1)
         self.replica = Replica(
-            self.environment, store, holdings, generations, self.minter, ring, TableRegistry(),
+            self.environment, store, holdings, generations, self.minter, hints, ring,
+            TableRegistry(),
             1 << 20,
         )  # fmt: skip
 

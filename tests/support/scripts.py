@@ -5,6 +5,7 @@ part the blocks. Every hop takes one millisecond and every sync five, so the sto
 on every machine. The commands:
 
     cluster a b c  n=3 r=2 w=2 durability=one     nodes that know each other; first of all
+                           [hints=200]            the bytes of hints that each of them keeps
     table latest lww                              one more table; then keys are latest:k
     put a k=1 [with X] [as Y] [w=3] [durability=all]     through node a; stops when a has begun
     get a k [as X] [r=3]                          X is the context that it brings
@@ -15,7 +16,7 @@ on every machine. The commands:
     cut a b | cut a | cut a > b | heal            between two, around one, one way
     kill a | power a | stop a | start a | wipe a  processes and machines
     pause a | resume a | full a | rot a k         what else befalls them
-    show k                                        what each node holds
+    show k                                        what each node holds, or keeps for others
 """
 
 from collections.abc import Callable
@@ -135,10 +136,14 @@ class Stage:
             "default", int(options.get("r", "2")), int(options.get("w", "2")),
             Durability[options.get("durability", "one").upper()], False,
         )  # fmt: skip
+        config = NodeConfig()
+        if "hints" in options:
+            room = int(options["hints"])
+            config = NodeConfig(hint_bytes_max=room, hint_bytes_per_peer_max=room)
         self._tables["default"] = table
         plan = Plan(
             seed=int(options.get("seed", "1")), members=len(words), n=n, partitions=8, volatile=(),
-            tables=(table,), config=NodeConfig(), freeze_bytes=1 << 20, limit_bytes=4 << 20,
+            tables=(table,), config=config, freeze_bytes=1 << 20, limit_bytes=4 << 20,
             delay=MILLISECOND, jitter=0, disk_delay=5 * MILLISECOND, client_timeout=20_000_000,
             steady=True,
         )  # fmt: skip
@@ -309,3 +314,9 @@ class Stage:
                 held = story.record(record_of(holding)) if holding else "nothing"
                 held = "something damaged" if holding == b"" else held
                 self._lines.append(f"{machine.name}  holds {held}")
+            else:
+                hint = machine.process.node.hints.hint(key)
+                if hint is not None:
+                    owners = ", ".join(self.world.machines[owner].name for owner in hint.owners)
+                    held = story.record(record_of(hint.holding))
+                    self._lines.append(f"{machine.name}  keeps {held} for {owners}")

@@ -130,6 +130,9 @@ class Cluster:
                 answers = server.on_batch(batches.popleft())
                 self.nodes[there].end_turn()
                 link.on_answers(answers[LENGTH_BYTES:], one.env.now)
+                mark = server.mark(self.nodes[there].store.durable_position)
+                if mark:
+                    link.on_mark(mark[LENGTH_BYTES:])
                 moved = True
         return moved
 

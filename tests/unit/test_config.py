@@ -11,7 +11,10 @@ def test_the_defaults_pass() -> None:
     check_config(NodeConfig())
 
 
-@pytest.mark.parametrize("name", [name for name in MEANINGS if name != "sort_key_bytes_max"])
+MAY_BE_NOUGHT = ("sort_key_bytes_max", "hint_bytes_max", "hint_bytes_per_peer_max")
+
+
+@pytest.mark.parametrize("name", [name for name in MEANINGS if name not in MAY_BE_NOUGHT])
 def test_no_setting_may_be_nought_or_below(name: str) -> None:
     for wrong in (0, -1):
         with pytest.raises(SettingsInvalid, match=f"{name} must be above 0, not {wrong}"):
@@ -21,7 +24,7 @@ def test_no_setting_may_be_nought_or_below(name: str) -> None:
 @pytest.mark.parametrize(
     ("choices", "text"),
     [
-        ({"sort_key_bytes_max": -1}, "sort_key_bytes_max must not be negative"),
+        *(({name: -1}, f"{name} must not be negative") for name in MAY_BE_NOUGHT),
         ({"sort_key_bytes_max": 1025}, "at most 1024"),
         ({"partition_key_bytes_max": 65_536}, "at most 65535"),
         ({"value_bytes_max": (256 << 20) + 1}, "256 MiB"),
@@ -45,6 +48,10 @@ def test_settings_that_do_not_fit_each_other_are_refused(
 
 def test_a_node_may_take_no_sort_keys_at_all() -> None:
     check_config(NodeConfig(sort_key_bytes_max=0))
+
+
+def test_a_node_may_keep_no_hints_at_all() -> None:
+    check_config(NodeConfig(hint_bytes_max=0, hint_bytes_per_peer_max=0))
 
 
 def test_frames_have_room_for_what_may_be_sent() -> None:

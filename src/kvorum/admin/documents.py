@@ -80,6 +80,7 @@ def found_document(key: str, found: Found, topology: Topology) -> dict[str, obje
         "coordinator": member_name(topology, found.coordinator),
         "replicas": [member_name(topology, member) for member in found.replicas],
         "may_miss_acknowledged": found.may_miss_acknowledged,
+        "fallback_read": found.fallback_read,
         "context": context_text(found.context),
     }
 
@@ -91,6 +92,8 @@ def stored_document(key: str, stored: Stored, topology: Topology) -> dict[str, o
         "key": key,
         "coordinator": member_name(topology, stored.coordinator),
         "w": stored.w,
+        "primaries_acked": stored.primaries_acked,
+        "fallbacks_acked": stored.fallbacks_acked,
         "acks": [
             {
                 "node": member_name(topology, ack.member),

@@ -103,6 +103,8 @@ def _comment(out: Output, found: Found) -> None:
             f"{len(found.values)} siblings: written concurrently, and all are kept. "
             "To merge them: kvorum put KEY MERGED_VALUE"
         )
+    if found.fallback_read:
+        out.note("too few of the key's owners answered; a fallback was read in an owner's stead")
     if found.may_miss_acknowledged:
         out.note("a replica that is still catching up was counted: a write may be missing here")
 

@@ -27,6 +27,7 @@ from kvorum.wire.requests import (
     BAD_CONTEXT,
     BAD_REQUEST,
     FAILURE_HEAD_BYTES,
+    FALLBACK_READ,
     FOUND,
     GET_OK_HEAD_BYTES,
     MAY_MISS,
@@ -115,7 +116,7 @@ def decode_found(payload: bytes) -> Found:
     )
     return Found(
         versions, payload[context_start : context_start + context_length], bool(flags & FOUND),
-        coordinator, replicas, bool(flags & MAY_MISS),
+        coordinator, replicas, bool(flags & MAY_MISS), bool(flags & FALLBACK_READ),
     )  # fmt: skip
 
 

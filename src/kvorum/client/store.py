@@ -53,6 +53,16 @@ class Stored:
         return tuple(ack.member for ack in self.acks)
 
     @property
+    def primaries_acked(self) -> int:
+        """How many of the key's owners held it."""
+        return sum(not ack.fallback for ack in self.acks)
+
+    @property
+    def fallbacks_acked(self) -> int:
+        """How many stood in for an owner; what they hold goes home when that owner is back."""
+        return sum(ack.fallback for ack in self.acks)
+
+    @property
     def on_disk(self) -> int:
         """How many of them had it on disk; others may have followed since."""
         return sum(ack.level == "disk" for ack in self.acks)
@@ -77,12 +87,12 @@ class Found:
     a context all the same, and a put should carry it.
     """
 
-    __slots__ = ("_versions", "context", "coordinator", "known", "may_miss_acknowledged",
-                 "replicas", "values")  # fmt: skip
+    __slots__ = ("_versions", "context", "coordinator", "fallback_read", "known",
+                 "may_miss_acknowledged", "replicas", "values")  # fmt: skip
 
     def __init__(
         self, versions: list[Value], context: bytes, known: bool, coordinator: int,
-        replicas: tuple[int, ...], may_miss_acknowledged: bool,
+        replicas: tuple[int, ...], may_miss_acknowledged: bool, fallback_read: bool = False,
     ) -> None:  # fmt: skip
         self._versions = versions
         self.values = tuple(version.data for version in versions if not version.tombstone)
@@ -92,6 +102,8 @@ class Found:
         self.replicas = replicas  # the members that were read
         # An owner that is still catching up after an unclean stop was counted.
         self.may_miss_acknowledged = may_miss_acknowledged
+        # Too few owners answered, and a fallback was counted in an owner's stead.
+        self.fallback_read = fallback_read
 
     @property
     def value(self) -> bytes | None:

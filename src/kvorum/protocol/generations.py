@@ -26,6 +26,7 @@ from kvorum.model.record import record_digest
 from kvorum.model.ring import Ring
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.holdings import Holdings
+from kvorum.protocol.ports import HintKeeper
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.engine import EngineFailed
 from kvorum.storage.store import Store
@@ -112,6 +113,7 @@ class Generations(Timed):
         "current",
         "dropped",
         "entries",
+        "hints",
         "me",
         "owned",
         "unadopted", "unconfirmed",
@@ -122,6 +124,7 @@ class Generations(Timed):
         me: int,
     ) -> None:  # fmt: skip
         self._env = env
+        self.hints: HintKeeper | None = None  # this node's, set once they are there
         self._store = store
         self._holdings = holdings
         self._ring = ring
@@ -407,8 +410,8 @@ class Generations(Timed):
                 store.put(SPACE_ASIDE + key, held)
                 if space == SPACE_RECORDS:
                     self._holdings.forget(key, held)
-                else:
-                    store.delete(key)
+                elif self.hints is not None:
+                    self.hints.forget(SPACE_RECORDS + key[1:])
             if rows:
                 self._env.counters.records_set_aside += len(rows)
                 self.aside_records += len(rows)

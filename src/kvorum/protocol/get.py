@@ -5,6 +5,9 @@ and one more when somebody is slower than in 19 of 20 cases (hedging). At ``r`` 
 merged record goes to the client. Afterwards whoever answered with less is sent what it lacks:
 **read repair**, one entry in the next batch. A copy that is damaged "failed here"; it does not
 count, and another owner is asked instead. (Dynamo paper, sections 4.5 and 5.)
+
+A sloppy get that is short of ``r`` owners asks listed fallbacks as well, which answer with what
+they keep for owners, and its answer says so. Hints are not mended: they go home by themselves.
 """
 
 from struct import error as StructError
@@ -28,6 +31,7 @@ from kvorum.protocol.ports import Reader
 from kvorum.protocol.replica_set import Owner, ReplicaSet
 from kvorum.wire.link import ELSEWHERE, FAILED_HERE, MALFORMED, STALE_GENERATION, Asker
 from kvorum.wire.requests import (
+    FALLBACK_READ,
     FOUND,
     QUORUM_NOT_MET,
     get_ok_frame,
@@ -64,12 +68,13 @@ class GetCoordinator(Asker):
     __slots__ = (
         "answered", "answered_mask", "asked", "client", "counts", "env", "failed", "generation",
         "judges_expiry", "key", "merged", "order", "own", "partition_key", "r", "reader",
-        "replicas", "request", "resolution", "started_at", "versions", "watch",
+        "replicas", "request", "resolution", "sloppy", "started_at", "versions", "watch",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
-        partition_key: bytes, replicas: ReplicaSet, r: int, resolution: int, generation: int,
+        partition_key: bytes, replicas: ReplicaSet, r: int, sloppy: bool, resolution: int,
+        generation: int,
         watch: RepairWatch, reader: Reader | None, judges_expiry: bool, counts: OperationCounts,
     ) -> None:  # fmt: skip
         self.wants_disk = False
@@ -80,6 +85,7 @@ class GetCoordinator(Asker):
         self.partition_key = partition_key
         self.replicas = replicas
         self.r = r
+        self.sloppy = sloppy
         self.resolution = resolution
         self.generation = generation  # under which all that counts was read
         self.watch = watch
@@ -99,6 +105,9 @@ class GetCoordinator(Asker):
     def start(self, own: bytes | None) -> None:
         """Count the own copy, unless it is damaged, and ask as many others as ``r`` wants."""
         self.own = own
+        if self.replicas.stands_in:
+            self._start_as_fallback(own)
+            return
         bit = self.replicas.my_bit
         self.asked = bit
         missing = self.r
@@ -111,7 +120,7 @@ class GetCoordinator(Asker):
             self.failed = bit
         if missing:
             self.order = self.replicas.ranked()
-            while missing > 0 and self._ask_next():
+            while missing > 0 and (self._ask_next() or self._ask_fallback()):
                 missing -= 1
             if missing > 0:
                 self._judge()
@@ -129,6 +138,43 @@ class GetCoordinator(Asker):
             if owner.link.get(self.key, self.replicas.epoch, self.generation, self):
                 return True
             self.failed |= owner.bit
+        return False
+
+    def _start_as_fallback(self, own: bytes | None) -> None:
+        """Begin at a fallback: what is kept here counts only where owners are missing."""
+        self.asked = 0
+        if own:
+            self.merged = own
+        missing = self.r
+        self.order = self.replicas.ranked()
+        while missing > 0 and not self.answered and (self._ask_next() or self._ask_fallback()):
+            missing -= 1
+        if missing > 0:
+            self._judge()
+
+    def _ask_fallback(self) -> bool:
+        """Ask the next listed fallback, for want of owners; False if there is none."""
+        if not self.sloppy:
+            return False
+        replicas = self.replicas
+        mine = replicas.my_bit & replicas.fallback_mask & ~self.asked
+        if mine:
+            self.asked |= mine
+            self.env.counters.fallback_reads += 1
+            if self.own != EMPTY:
+                self.answered_mask |= mine
+                if self.answered_mask.bit_count() >= self.r:
+                    self._answer()
+                return True
+            self.failed |= mine
+        for fallback in replicas.fallbacks:
+            if self.asked & fallback.bit:
+                continue
+            self.asked |= fallback.bit
+            if fallback.link.get(self.key, replicas.epoch, self.generation, self):
+                self.env.counters.fallback_reads += 1
+                return True
+            self.failed |= fallback.bit
         return False
 
     def _begin_again(self, stale: bytes) -> None:
@@ -204,8 +250,7 @@ class GetCoordinator(Asker):
 
     def _fail(self, peer: int) -> None:
         self.failed |= self.replicas.bits[peer]
-        if not self.answered:
-            self._ask_next()
+        if not self.answered and not self._ask_next() and not self._ask_fallback():
             self._judge()
 
     def on_slow(self, peer: int) -> None:
@@ -213,13 +258,18 @@ class GetCoordinator(Asker):
             self.env.counters.hedged_gets += 1
 
     def on_silence(self, peer: int) -> None:
-        if not self.answered:
-            self._ask_next()
+        if not self.answered and not self._ask_next():
+            self._ask_fallback()
 
     def _judge(self) -> None:
         """Refuse as soon as ``r`` answers can no longer come."""
+        if self.answered:
+            return
         hopeful = self.asked & ~self.failed
-        if hopeful.bit_count() + len(self.order) < self.r:
+        left = len(self.order)
+        if self.sloppy:
+            left += (self.replicas.fallback_mask & ~self.asked).bit_count()
+        if hopeful.bit_count() + left < self.r:
             self._refuse("too few of the key's owners can answer")
 
     def expire(self) -> None:
@@ -261,6 +311,8 @@ class GetCoordinator(Asker):
         replicas = self.replicas
         names = replicas.names(self.answered_mask)
         flags = ANSWER_LWW if self.resolution == Resolution.LWW else 0
+        if self.answered_mask & replicas.fallback_mask:
+            flags |= FALLBACK_READ
         if not merged:
             empty = context_of_record(self.key, NO_RECORD, 0)
             frame = get_ok_frame(self.request, flags, replicas.me, names, empty, 0, b"")
@@ -294,15 +346,17 @@ class GetCoordinator(Asker):
         self.versions = []
 
     def _mend_own(self) -> None:
+        if self.replicas.stands_in:
+            return
         self.env.counters.own_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)
         self.replicas.copies.mend(self.key, holding, self.generation)
 
     def _repair(self, peer: int) -> None:
         env = self.env
-        if env.faults.hit("repair.drop"):
-            return
         owner = self.replicas.by_member[peer]
+        if owner.bit & self.replicas.fallback_mask or env.faults.hit("repair.drop"):
+            return
         env.counters.read_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)
         link = owner.large_link if len(holding) > env.large_bytes else owner.link

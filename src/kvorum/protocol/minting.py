@@ -146,15 +146,21 @@ class Minter:
             key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
         )
 
-    def _write(
-        self, key: bytes, held: bytes | None, partition_key: bytes, dot: bytes, made: bytes,
-        clock: int,
-    ) -> None:  # fmt: skip
-        self._holdings.write(key, held, pack_holding(dot, partition_key, made))
-        self.sent = pack_holding(NO_OWN, partition_key, made)
-        self.dot = dot
-        self.record = made
-        self.value_clock = clock
+    def mint_beside(
+        self, held: bytes | None, key: bytes, partition_key: bytes, table: TableSettings,
+        context: bytes, tombstone: bool, ttl: int, put_id: bytes, content_type: bytes,
+        value: bytes,
+    ) -> int:  # fmt: skip
+        """``mint`` on a holding that is none of this node's records, as a hint's.
+
+        It has an own actor of its own (rule 3). The caller writes the outcome in this very step,
+        as a holding of ``dot`` and ``record``.
+        """
+        if not self.confirmed:
+            self._draw_unconfirmed()
+        return self._make(
+            key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
+        )
 
     def _mint_slowly(
         self, key: bytes, partition_key: bytes, table: TableSettings, context: bytes,
@@ -162,6 +168,20 @@ class Minter:
         held: bytes | None,
     ) -> int:  # fmt: skip
         """``mint``, whatever is held and whatever the context says."""
+        code = self._make(
+            key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
+        )
+        if code == MINTED:
+            holding = pack_holding(self.dot, partition_key, self.record)
+            self._holdings.write(key, held, holding)
+        return code
+
+    def _make(
+        self, key: bytes, partition_key: bytes, table: TableSettings, context: bytes,
+        tombstone: bool, ttl: int, put_id: bytes, content_type: bytes, value: bytes,
+        held: bytes | None,
+    ) -> int:  # fmt: skip
+        """Draw a dot and make the record under it; nothing is written yet."""
         record = b""
         own = NO_OWN
         if held:
@@ -196,7 +216,10 @@ class Minter:
             made = self._with_siblings(record, context, encoded)
             if head_of(made)[4] > 1 and not self._fits(record, made, table):
                 return TOO_MANY_SIBLINGS if "siblings" in self.refusal else TOO_LARGE
-        self._write(key, held, partition_key, dot, made, clock)
+        self.sent = pack_holding(NO_OWN, partition_key, made)
+        self.dot = dot
+        self.record = made
+        self.value_clock = clock
         return MINTED
 
     def _is_bounded(self, record: bytes, context: bytes) -> bool:

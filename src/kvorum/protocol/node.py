@@ -21,14 +21,15 @@ from kvorum.protocol.documents import SharedDocuments
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.generations import Generations
+from kvorum.protocol.handoff import Handoff
+from kvorum.protocol.hints import Hints
 from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.inspection import Inspection, operation_statuses
 from kvorum.protocol.membership import Membership
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.peering import Peering
-from kvorum.protocol.ports import Strays
 from kvorum.protocol.reaping import Reaping
-from kvorum.protocol.replica import OwnCopies, Replica
+from kvorum.protocol.replica import HintedCopies, OwnCopies, Replica
 from kvorum.protocol.requests import Requests
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timed, Timers
@@ -37,6 +38,7 @@ from kvorum.storage.store import Store
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.gossip_messages import GossipMessage
+from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
 from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
 from kvorum.wire.message import Message
 from kvorum.wire.messages import (
@@ -76,15 +78,6 @@ DROP_INTERVAL: Final = 20_000  # between two slices of a dropped table
 LINKS_PROBED: Final = 4  # in each interval, in turn: idle links shall be known to work, too
 
 
-class NoStrays(Strays):
-    """Of a node that keeps nothing for others."""
-
-    __slots__ = ()
-
-    def holds(self, key: bytes) -> bool:
-        return False
-
-
 class _Every(Timed):
     """Wakes one of the node's periodic duties."""
 
@@ -109,9 +102,9 @@ class Node:
     __slots__ = (
         "_config", "_drop_armed", "_every", "_lease_pending", "_linked", "_started_at",
         "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
-        "generations", "holdings", "inspection", "me", "membership", "minter", "name", "peering",
-        "reaping", "replica", "requests", "ring", "software", "store", "tables", "timers",
-        "tracer",
+        "generations", "handoff", "hints", "holdings", "inspection", "me", "membership", "minter",
+        "name", "peering", "reaping", "replica", "requests", "ring", "software", "store", "tables",
+        "timers", "tracer",
     )  # fmt: skip
 
     def __init__(
@@ -139,18 +132,25 @@ class Node:
         self.minter = Minter(env, store, self.holdings, self.clock)
         self.peering = Peering(env, store, self.minter, ring, config, me, member.name, software)
         self.tables = Tables(env, store, self.holdings, ring, self.timers, me, self._tick)
+        self.hints = Hints(env, store, ring, self.minter, config, me)
+        self.generations.hints = self.tables.hints = self.hints
         self.replica = Replica(
-            env, store, self.holdings, self.generations, self.minter, ring, self.tables.registry,
-            config.large_bytes,
+            env, store, self.holdings, self.generations, self.minter, self.hints, ring,
+            self.tables.registry, config.large_bytes,
         )  # fmt: skip
         copies = OwnCopies(self.replica, store, self.holdings, self.generations)
+        hinted = HintedCopies(self.replica, self.hints, self.generations)
+        self.handoff = Handoff(
+            env, store, self.background, self.hints, hinted, self.generations, self.tables.registry,
+            ring, self.peering.volatile,
+        )  # fmt: skip
         self.forwarder = Forwarder(env)
         self.requests = Requests(
-            env, store, ring, config, me, self.minter, self.replica, copies, self.generations,
-            self.tables.registry, self.peering, self.forwarder,
+            env, store, ring, config, me, self.minter, self.replica, copies, self.hints, hinted,
+            self.generations, self.tables.registry, self.peering, self.forwarder,
         )  # fmt: skip
         self.reaping = Reaping(
-            env, store, self.holdings, self.generations, NoStrays(), ring, self.timers, config,
+            env, store, self.holdings, self.generations, self.hints, ring, self.timers, config,
             self._expired_by,
         )  # fmt: skip
         self.inspection = Inspection(env, store, ring, self.timers, me)
@@ -165,9 +165,12 @@ class Node:
         self._every = [_Every(self, duty) for duty in (_WATCH, _SWEEP, _DROP)]
         self._sweep_armed = False
         self._drop_armed = False
-        if len(ring.member_ids) == 1:
+        self._begin()
+
+    def _begin(self) -> None:
+        if len(self.ring.member_ids) == 1:
             self.minter.confirmed = True  # Nobody else could ever answer.
-        self.timers.wake(env.now + self._watch_interval, self._every[_WATCH])
+        self.timers.wake(self.env.now + self._watch_interval, self._every[_WATCH])
         self._renew_lease()
         self._arm_drop()
 
@@ -270,6 +273,10 @@ class Node:
                 return self.inspection.local_read(message.request, message.engine_key)
             case LocalRecord():
                 self.inspection.on_local_record(message)
+            case HandoffOffer():
+                return self.handoff.on_offer(member, message)
+            case HandoffCredit():
+                self.handoff.on_credit(member, message)
             case _:
                 raise FrameInvalid(f"a member may not send {type(message).__name__}")
         return None
@@ -289,6 +296,7 @@ class Node:
         self.env.counters.peer_connects += 1
         self.env.report("peer_connected", member=member)
         self.requests.on_peer_open(member)
+        self.handoff.wake()
 
     def on_large_open(self, member: int) -> None:
         """Our connection to ``member`` for large values stands, and its link is open."""
@@ -381,6 +389,7 @@ class Node:
         self.membership.renew(self.peering.own_start())
         self.requests.clock_is_off = self.peering.clock_is_off
         self.requests.ledger.sweep(env.now)
+        self.handoff.wake()
         self._renew_lease()
         if not self._sweep_armed:
             self._arm_sweep()

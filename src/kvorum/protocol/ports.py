@@ -35,6 +35,16 @@ class Strays:
         raise NotImplementedError
 
 
+class HintKeeper(Strays):
+    """This node's hints, as whoever removes whole ranges sees them."""
+
+    __slots__ = ()
+
+    def forget(self, key: bytes) -> None:
+        """Let go of the hint under a record's key."""
+        raise NotImplementedError
+
+
 class Copies:
     """This node's own copies, as coordinators see them."""
 

@@ -25,6 +25,7 @@ from kvorum.model.siblings import merge
 from kvorum.model.tables import TableRegistry
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.generations import FIRST, NOT_READY, Generations
+from kvorum.protocol.hints import Hints
 from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.ports import Copies
@@ -32,6 +33,7 @@ from kvorum.storage.store import Store
 from kvorum.wire.link import (
     ELSEWHERE,
     FAILED_HERE,
+    HINT_BYTES,
     LATER,
     MALFORMED,
     NOT_TAKEN,
@@ -40,6 +42,7 @@ from kvorum.wire.link import (
     STALE_GENERATION,
     UNWRITABLE,
     Answers,
+    unpack_hint,
 )
 from kvorum.wire.link import NOT_READY as PEER_NOT_READY
 
@@ -53,19 +56,21 @@ class Replica(Answers):
     """This node's own copies, towards coordinators and towards its own gets."""
 
     __slots__ = (
-        "_buffer", "_dropped", "_env", "_generations", "_holdings", "_large_bytes", "_minter",
-        "_owned", "_refusal", "_ring", "_shift",
+        "_buffer", "_current", "_dropped", "_env", "_generations", "_hints", "_holdings",
+        "_large_bytes", "_minter", "_owned", "_refusal", "_ring", "_shift",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, store: Store, holdings: Holdings, generations: Generations,
-        minter: Minter, ring: Ring, tables: TableRegistry, large_bytes: int,
+        minter: Minter, hints: Hints, ring: Ring, tables: TableRegistry, large_bytes: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self._env = env
         self._holdings = holdings
         self._generations = generations
         self._owned = generations.owned  # by partition; what is stamped otherwise is refused
+        self._current = generations.current  # the same, also where it is a listed fallback
+        self._hints = hints
         self._buffer = store.buffer
         self._minter = minter
         self._dropped = tables.dropped_ids
@@ -124,7 +129,23 @@ class Replica(Answers):
         elif held != holding:
             self._merge(key, held, holding, offset)
 
-    def _refuse(self, key: bytes, generation: int) -> int:
+    def on_hint(self, key: bytes, body: bytes, epoch: int, generation: int) -> int:
+        partition = self._ring.partition_of_engine_key(key)
+        if (
+            self._refusal
+            or key[0] != RECORDS
+            or self._current[partition] != generation
+            or key[17:25] in self._dropped
+        ):
+            return self._refuse(key, generation, True)
+        owner, w, disks = unpack_hint(body, 0)
+        status = self._hints.take(key, owner, w, disks, body[HINT_BYTES:])
+        if status != OK:
+            self._env.counters.replica_refusals += 1
+            self.payload = self._hints.refusal.encode()
+        return status
+
+    def _refuse(self, key: bytes, generation: int, as_fallback: bool = False) -> int:
         if self._refusal == NOT_NOW:
             self.payload = b""
             return LATER
@@ -136,13 +157,16 @@ class Replica(Answers):
             self.payload = b"the key is none of a record"
             return NOT_TAKEN
         partition = self._ring.partition_of_engine_key(key)
-        owned = self._owned[partition]
-        if owned == generation:
+        held = self._current[partition] if as_fallback else self._owned[partition]
+        if held == generation:
             self.payload = b"the table has been dropped"
             return NOT_TAKEN
-        if owned >= 0:
-            return self._judge_generation(partition, owned, generation)
-        if self._ring.is_owner(self._generations.me, partition):
+        if held >= 0:
+            return self._judge_generation(partition, held, generation)
+        me = self._generations.me
+        if self._ring.is_owner(me, partition) or (
+            as_fallback and me in self._ring.fallbacks(partition)
+        ):
             self.payload = b"this node has yet to learn where the partition stands"
             return PEER_NOT_READY
         self.payload = b"this node does not own the key's partition"
@@ -189,9 +213,17 @@ class Replica(Answers):
 
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
         self._env.counters.replica_gets += 1
-        if key[0] != RECORDS or (self._owned[(key[1] << 8 | key[2]) >> self._shift] != generation):
+        partition = (key[1] << 8 | key[2]) >> self._shift
+        if key[0] == RECORDS and self._owned[partition] == generation:
+            held = self._holdings.get(key)
+        elif (
+            key[0] == RECORDS
+            and self._owned[partition] < 0 <= self._current[partition]
+            and (self._current[partition] == generation)
+        ):
+            held = self._hints.holding(key)  # A fallback answers with what it keeps for owners.
+        else:
             return self._refuse_get(key, generation)
-        held = self._holdings.get(key)
         if held is None:
             return OK
         if not held:
@@ -209,7 +241,7 @@ class Replica(Answers):
     def _refuse_get(self, key: bytes, generation: int) -> int:
         # A refused log write does not stand in the way of reading.
         refusal, self._refusal = self._refusal, ""
-        status = self._refuse(key, generation)
+        status = self._refuse(key, generation, True)
         self._refusal = refusal
         return status
 
@@ -252,16 +284,46 @@ class OwnCopies(Copies):
             self._replica.keep(key, holding)
 
     def read_again(self, key: bytes, stale: bytes) -> tuple[bytes | None, int]:
-        if len(stale) != _stale.size:
-            return b"", FIRST
-        told, dropped = _stale.unpack(stale)
-        generations = self._generations
-        partition = generations.partition_of(key)
-        generations.learn(partition, told, dropped)
-        generation = generations.owned[partition]
-        if generation < told or generation == NOT_READY:
-            return b"", told
+        generation, learned = _learn(self._generations, key, stale)
+        if not learned:
+            return b"", generation
         held = self._holdings.get(key)
         if not held or self._replica.has_dropped(key):
             return held and b"", generation
         return with_own(held, NO_OWN), generation
+
+
+class HintedCopies(Copies):
+    """What this node keeps for owners, towards the requests that it coordinates in their stead."""
+
+    __slots__ = ("_generations", "_hints", "_replica")
+
+    def __init__(self, replica: Replica, hints: Hints, generations: Generations) -> None:
+        self._replica = replica
+        self._hints = hints
+        self._generations = generations
+
+    def mend(self, key: bytes, holding: bytes, generation: int) -> None:
+        """Hints are not mended: the owners are, when they are back."""
+
+    def read_again(self, key: bytes, stale: bytes) -> tuple[bytes | None, int]:
+        generation, learned = _learn(self._generations, key, stale)
+        if not learned:
+            return b"", generation
+        held = self._hints.holding(key)
+        if not held or self._replica.has_dropped(key):
+            return held and b"", generation
+        return with_own(held, NO_OWN), generation
+
+
+def _learn(generations: Generations, key: bytes, stale: bytes) -> tuple[int, bool]:
+    """Enter the generation that a peer has told; the one to go on under, and whether it is ours."""
+    if len(stale) != _stale.size:
+        return FIRST, False
+    told, dropped = _stale.unpack(stale)
+    partition = generations.partition_of(key)
+    generations.learn(partition, told, dropped)
+    generation = generations.current[partition]
+    if generation < told or generation == NOT_READY:
+        return told, False
+    return generation, True

@@ -12,6 +12,7 @@ from kvorum.config import NodeConfig
 from kvorum.counters import OperationCounts
 from kvorum.model.context import context_of_record
 from kvorum.model.hashing import TableLocator
+from kvorum.model.holding import pack_holding
 from kvorum.model.quorum import Resolution, disk_acks_needed, put_shortage, shortage_text
 from kvorum.model.record import highest_clock
 from kvorum.model.ring import Ring
@@ -21,6 +22,7 @@ from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.get import GetCoordinator, RepairWatch
+from kvorum.protocol.hints import Hints
 from kvorum.protocol.ledger import SETTLED, Ledger
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.peering import Peering
@@ -54,6 +56,8 @@ from kvorum.wire.requests import (
 
 DURABILITY_MAX: Final = 3
 LWW_TABLE: Final = Resolution.LWW
+FULL: Final = "too many requests are in flight here"
+MINTED_EXTRA: Final = 1024  # by what a hint can outgrow what is held and the put that grows it
 TTL_MAX: Final = LONGEST_TTL_SECONDS * 1_000_000
 
 # A put's head as ``unpack_put`` gives it; the names stand where it is taken apart.
@@ -66,17 +70,16 @@ class Requests(Finisher):
     """Takes clients' requests for one node."""
 
     __slots__ = (
-        "_buffer", "_config", "_env", "_forwarder", "_locators", "_looked_at", "_minter", "_n",
-        "_own_disk", "_owned", "_peering", "_refusal_at", "_registry", "_replica",
-        "_request_timeout", "_retry_window", "_ring", "_shift", "_store", "_store_refusal",
-        "_watch",
-        "clock_is_off", "ledger", "open", "replica_sets",
+        "_buffer", "_config", "_current", "_env", "_forwarder", "_hints", "_locators",
+        "_looked_at", "_minter", "_n", "_own_disk", "_owned", "_peering", "_refusal_at",
+        "_registry", "_replica", "_request_timeout", "_retry_window", "_ring", "_shift", "_store",
+        "_store_refusal", "_watch", "clock_is_off", "ledger", "open", "replica_sets",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, store: Store, ring: Ring, config: NodeConfig, me: int,
-        minter: Minter, replica: Replica, copies: Copies, generations: Generations,
-        registry: TableRegistry, peering: Peering, forwarder: Forwarder,
+        minter: Minter, replica: Replica, copies: Copies, hints: Hints, hinted: Copies,
+        generations: Generations, registry: TableRegistry, peering: Peering, forwarder: Forwarder,
     ) -> None:  # fmt: skip
         self._env = env
         self._store = store
@@ -86,7 +89,9 @@ class Requests(Finisher):
         self._config = config
         self._minter = minter
         self._replica = replica
-        self._owned = generations.owned  # by partition: what is read here travels under it
+        self._hints = hints
+        self._current = generations.current  # by partition: what is read here travels under it
+        self._owned = generations.owned  # the same; below zero where this node owns nothing
         self._shift = ring.shift
         self._registry = registry
         self._peering = peering
@@ -102,25 +107,24 @@ class Requests(Finisher):
         # Begun and perhaps answered, in order of their start; swept from the head.
         self.open: deque[PutCoordinator | GetCoordinator] = deque()
         self._looked_at = -1  # when all of it was looked at last
-        self.replica_sets = ReplicaSets(env, copies, ring, me, store.volatile)
+        self.replica_sets = ReplicaSets(env, copies, hinted, ring, me, store.volatile)
         self._own_disk: deque[tuple[int, PutCoordinator]] = deque()
 
     # Puts.
 
     def on_put(self, client: ClientPort, payload: bytes) -> None:
-        size = len(payload)
-        if size < PUT_HEAD_BYTES:
+        if len(payload) < PUT_HEAD_BYTES:
             raise FrameInvalid("a put is cut short")
         head: PutHead = unpack_put(payload, 0)
         (
-            _, flags, key_length, request, w, durability, _, type_length, sort_length, _,
+            _, flags, key_length, request, w, durability, sloppy, type_length, sort_length, _,
             context_length, table_id, client_id, counter, first_sent, lowest_open, ttl,
         ) = head  # fmt: skip
         self._env.counters.puts += 1
         key_end = PUT_HEAD_BYTES + key_length
         sort_end = key_end + sort_length
         context_end = sort_end + context_length
-        value_bytes = size - context_end - type_length
+        value_bytes = len(payload) - context_end - type_length
         if value_bytes < 0:
             raise FrameInvalid("a put is cut short")
         table = self._registry.live(table_id)
@@ -144,9 +148,10 @@ class Requests(Finisher):
         partition_key = payload[PUT_HEAD_BYTES:key_end]
         locator = self._locators.get(table_id) or self._new_locator(table_id)
         key = locator.engine_key(partition_key, payload[key_end:sort_end] if sort_length else b"")
-        replicas = self.replica_sets.of(key)
+        replicas: ReplicaSet | None = self.replica_sets.of(key)
         if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
-            self._forward(client, request, flags, payload, replicas)
+            replicas = self._stand_in(client, request, flags, payload, key, sloppy, table)
+        if replicas is None:
             return
         known = self.ledger.recall(client_id, counter, lowest_open)
         age = self._peering.steady - first_sent
@@ -158,15 +163,15 @@ class Requests(Finisher):
             or len(self.open) >= config.requests_in_flight_max
         ) and self._is_full(client):
             self._env.counters.overloads += 1
-            self._refuse_put(client, head, OVERLOADED, "too many requests are in flight here")
+            self._refuse_put(client, head, OVERLOADED, FULL)
             return
         client.in_flight += 1
         if flags & READ_FIRST and not context_length:
             delete = DeleteCoordinator(self, client, request, key, payload)
-            self._begin_get(client, request, key, partition_key, replicas, table.r, table, delete)
-            return
-        context = payload[sort_end:context_end]
-        self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
+            self._begin_get(client, request, key, partition_key, replicas, 0, sloppy, table, delete)
+        else:
+            context = payload[sort_end:context_end]
+            self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
     def _refuse_bad_put(self, client: ClientPort, head: PutHead, value_bytes: int) -> None:
         text = self._size_problem(head[2], head[8], head[10], value_bytes)
@@ -232,20 +237,18 @@ class Requests(Finisher):
         partition_key: bytes, replicas: ReplicaSet, context: bytes,
     ) -> None:  # fmt: skip
         """Mint, and send the record on its way. ``client.in_flight`` counts the request already."""
-        (
-            _, flags, key_length, request, w, durability, _, type_length, sort_length, _,
-            context_length, _, client_id, counter, _, _, ttl,
-        ) = head  # fmt: skip
+        (_, _, _, request, w, durability, sloppy, _, _, _, _, _, client_id, counter, _, _, _) = head
         w = min(w or table.w, len(replicas.owners))
         if durability == DEFAULT:
             durability = int(table.durability)
+        if sloppy == DEFAULT:
+            sloppy = int(table.sloppy)
         disk_needed = disk_acks_needed(durability, w) if durability else 0
         able = replicas.able()
-        if able.bit_count() < w or (
-            disk_needed and put_shortage(able, replicas.volatile, w, disk_needed)
-        ):
-            text = shortage_text(able, replicas.volatile, w, disk_needed)
-            self._give_up_put(client, head, QUORUM_NOT_MET, text)
+        if (
+            able.bit_count() < w
+            or (disk_needed and put_shortage(able, replicas.volatile, w, disk_needed))
+        ) and self._refuse_short(client, head, replicas, able, w, disk_needed, sloppy):
             return
         if self._env.now != self._refusal_at:
             # Once a turn: what a turn can add to the overlay is bounded.
@@ -258,25 +261,20 @@ class Requests(Finisher):
             self._env.counters.overloads += 1
             self._give_up_put(client, head, OVERLOADED, f"{refusal}; nothing was written")
             return
-        at = PUT_HEAD_BYTES + key_length + sort_length + context_length
         minter = self._minter
-        try:
-            code = minter.mint(
-                key, partition_key, table, context, bool(flags & TOMBSTONE),
-                ttl or table.ttl_seconds * 1_000_000, payload[28:44],
-                payload[at : at + type_length] if type_length else b"", payload[at + type_length :],
-            )  # fmt: skip
-        except OSError as error:
-            # A new store id could not be made durable, and without one nothing may be minted.
-            code = OVERLOADED
-            minter.refusal = f"this node's data directory cannot be written: {error}"
+        if replicas.stands_in:
+            code = self._mint_hint(
+                head, payload, table, key, partition_key, context, w, disk_needed
+            )
+        else:
+            code = self._mint(head, payload, table, key, partition_key, context)
         if code != MINTED:
             self._give_up_put(client, head, code, minter.refusal)
             return
         put = PutCoordinator(
-            self._env, client, request, key, replicas, w, disk_needed,
+            self._env, client, request, key, replicas, w, disk_needed, sloppy != 0,
             LEVEL_OS if durability else LEVEL_MEMORY, minter.record, minter.sent,
-            self._owned[(key[1] << 8 | key[2]) >> self._shift], minter.dot, minter.value_clock,
+            self._current[(key[1] << 8 | key[2]) >> self._shift], minter.dot, minter.value_clock,
             self._counts_of(head),
         )  # fmt: skip
         self.ledger.add(client_id, counter, put, self._env.now)
@@ -287,6 +285,72 @@ class Requests(Finisher):
         if disk_needed and not self._store.volatile:
             self._own_disk.append((self._buffer.position, put))
         put.start()
+
+    def _refuse_short(
+        self, client: ClientPort, head: PutHead, replicas: ReplicaSet, able: int, w: int,
+        disk_needed: int, sloppy: int,
+    ) -> bool:  # fmt: skip
+        """Too few owners are able: refuse, before anything is minted, unless fallbacks may help."""
+        if sloppy:
+            able = replicas.able_with_fallbacks()
+        text = shortage_text(able, replicas.volatile, w, disk_needed)
+        if not text:
+            return False
+        code = QUORUM_NOT_MET
+        if sloppy and replicas.hints_refused:
+            self._env.counters.overloads += 1
+            code = OVERLOADED
+            text = f"no more hints fit on the fallbacks, and {text}"
+        self._give_up_put(client, head, code, text)
+        return True
+
+    def _mint(
+        self, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
+        partition_key: bytes, context: bytes,
+    ) -> int:  # fmt: skip
+        value_at = PUT_HEAD_BYTES + head[2] + head[8] + head[10]
+        type_end = value_at + head[7]
+        try:
+            return self._minter.mint(
+                key, partition_key, table, context, bool(head[1] & TOMBSTONE),
+                head[16] or table.ttl_seconds * 1_000_000, payload[28:44],
+                payload[value_at:type_end], payload[type_end:],
+            )  # fmt: skip
+        except OSError as error:
+            return self._no_new_id(error)
+
+    def _no_new_id(self, error: OSError) -> int:
+        """A new store id could not be made durable, and without one nothing may be minted."""
+        self._minter.refusal = f"this node's data directory cannot be written: {error}"
+        return OVERLOADED
+
+    def _mint_hint(
+        self, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
+        partition_key: bytes, context: bytes, w: int, disk_needed: int,
+    ) -> int:  # fmt: skip
+        """Mint in the hint that this node, a fallback, keeps for the owners: one step."""
+        minter, hints = self._minter, self._hints
+        held = hints.holding(key) or b""
+        size = len(held) + len(payload) + MINTED_EXTRA
+        if not hints.has_room(key, self._ring.owners_of_engine_key(key), size):
+            self._env.counters.hints_refused += 1
+            minter.refusal = "no owner of the key answers, and no more hints fit here"
+            return OVERLOADED
+        value_at = PUT_HEAD_BYTES + head[2] + head[8] + head[10]
+        type_end = value_at + head[7]
+        try:
+            code = minter.mint_beside(
+                held, key, partition_key, table, context, bool(head[1] & TOMBSTONE),
+                head[16] or table.ttl_seconds * 1_000_000, payload[28:44],
+                payload[value_at:type_end], payload[type_end:],
+            )  # fmt: skip
+        except OSError as error:
+            return self._no_new_id(error)
+        if code == MINTED:
+            self._env.counters.fallback_puts += 1
+            holding = pack_holding(minter.dot, partition_key, minter.record)
+            hints.keep_minted(key, w, disk_needed, holding)
+        return code
 
     def _refusal(self, table: TableSettings) -> str:
         """Why this node can coordinate no put now, or an empty string."""
@@ -329,13 +393,15 @@ class Requests(Finisher):
             self._give_up_put(client, head, UNKNOWN_TABLE, _no_table(head[11]))
             return
         key = delete.key
-        if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
+        replicas = self.replica_sets.of(key)
+        if replicas.standing_in is not None:
+            replicas = replicas.standing_in
+        if self._current[(key[1] << 8 | key[2]) >> self._shift] < 0:
             text = "this node's copy of the partition has been set aside; nothing was written"
             self._give_up_put(client, head, OVERLOADED, text)
             return
         context = context_of_record(key, record, highest_clock(record)) if record else b""
         partition_key = payload[PUT_HEAD_BYTES : PUT_HEAD_BYTES + head[2]]
-        replicas = self.replica_sets.of(key)
         self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
     def _counts_of(self, head: PutHead) -> OperationCounts:
@@ -352,7 +418,7 @@ class Requests(Finisher):
     def on_get(self, client: ClientPort, payload: bytes) -> None:
         if len(payload) < GET_HEAD_BYTES:
             raise FrameInvalid("a get is cut short")
-        _, flags, key_length, request, r, _, sort_length, table_id = unpack_get(payload, 0)
+        _, flags, key_length, request, r, sloppy, sort_length, table_id = unpack_get(payload, 0)
         counters = self._env.counters
         counters.gets += 1
         key_end = GET_HEAD_BYTES + key_length
@@ -377,31 +443,36 @@ class Requests(Finisher):
         key = locator.engine_key(partition_key, payload[key_end:] if sort_length else b"")
         replicas = self.replica_sets.of(key)
         if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
-            self._forward(client, request, flags, payload, replicas)
-            return
+            standing = self._stand_in(client, request, flags, payload, key, sloppy, table)
+            if standing is None:
+                return
+            replicas = standing
         if self._is_full(client):
             counters.overloads += 1
-            text = "too many requests are in flight here"
-            self._refuse_get(client, request, OVERLOADED, text, table_id)
+            self._refuse_get(client, request, OVERLOADED, FULL, table_id)
             return
         client.in_flight += 1
-        self._begin_get(client, request, key, partition_key, replicas, r or table.r, table, None)
+        self._begin_get(client, request, key, partition_key, replicas, r, sloppy, table, None)
 
     def _begin_get(
         self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
-        replicas: ReplicaSet, r: int, table: TableSettings, reader: Reader | None,
+        replicas: ReplicaSet, r: int, sloppy: int, table: TableSettings, reader: Reader | None,
     ) -> None:  # fmt: skip
         get = GetCoordinator(
             self._env, client, request, key, partition_key, replicas,
-            min(r, len(replicas.owners)), int(table.resolution),
-            self._owned[(key[1] << 8 | key[2]) >> self._shift], self._watch, reader,
+            min(r or table.r, len(replicas.owners)),
+            table.sloppy if sloppy == DEFAULT else sloppy != 0, int(table.resolution),
+            self._current[(key[1] << 8 | key[2]) >> self._shift], self._watch, reader,
             not self.clock_is_off, self._env.counters.tables[table.id].get,
         )  # fmt: skip
         opened = self.open
         while opened and opened[0].answered:
             opened.popleft()
         opened.append(get)
-        get.start(self._replica.read(key, partition_key))
+        if replicas.stands_in:
+            get.start(self._hints.read(key, partition_key))
+        else:
+            get.start(self._replica.read(key, partition_key))
 
     # Both.
 
@@ -409,21 +480,42 @@ class Requests(Finisher):
         locator = self._locators[table_id] = TableLocator(self._ring.hash_key, table_id)
         return locator
 
+    def _stand_in(
+        self, client: ClientPort, request: int, flags: int, payload: bytes, key: bytes,
+        sloppy: int, table: TableSettings,
+    ) -> ReplicaSet | None:  # fmt: skip
+        """The key is none of ours: coordinate in the owners' stead, or else forward (None).
+
+        Whoever forwards to a fallback reaches no owner, so it coordinates whatever it reaches
+        itself; else it does if no owner answers it, and no fallback that is listed before it.
+        """
+        replicas = self.replica_sets.of(key)
+        may = table.sloppy if sloppy == DEFAULT else sloppy != 0
+        standing = replicas.standing_in
+        if (
+            may
+            and standing is not None
+            and self._current[(key[1] << 8 | key[2]) >> self._shift] >= 0
+            and (flags & FORWARDED or replicas.leads())
+        ):
+            return standing
+        self._forward(client, request, flags, payload, replicas, may)
+        return None
+
     def _forward(
-        self, client: ClientPort, request: int, flags: int, payload: bytes, replicas: ReplicaSet
-    ) -> None:
+        self, client: ClientPort, request: int, flags: int, payload: bytes, replicas: ReplicaSet,
+        sloppy: bool,
+    ) -> None:  # fmt: skip
         if flags & FORWARDED:
             text = f"this node (topology epoch {self._ring.epoch}) does not serve the key"
             client.send(refused_frame(request, NOT_OWNER, text))
             return
         if self._is_full(client):
             self._env.counters.overloads += 1
-            text = "too many requests are in flight here"
-            client.send(refused_frame(request, OVERLOADED, text))
+            client.send(refused_frame(request, OVERLOADED, FULL))
             return
         client.in_flight += 1
-        order = [owner.member for owner in replicas.ranked()]
-        self._forwarder.forward(client, request, payload, order)
+        self._forwarder.forward(client, request, payload, replicas.route(sloppy))
 
     def _is_full(self, client: ClientPort) -> bool:
         config = self._config

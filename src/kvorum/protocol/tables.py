@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from kvorum.model.hashing import SPACE_RECORDS
 from kvorum.model.quorum import Durability, Resolution
 from kvorum.model.ring import Ring
 from kvorum.model.tables import (
@@ -25,6 +26,7 @@ from kvorum.model.tables import (
 )
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.holdings import Holdings
+from kvorum.protocol.ports import HintKeeper
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.engine import EngineFailed
 from kvorum.storage.store import Store
@@ -47,6 +49,7 @@ SPACE_SWEPT: Final = b"\x00swept"  # meta keys: ids of dropped tables whose reco
 BEYOND_IDS: Final = b"\xff" * 9  # above every table id, one of eight bytes 0xff included
 CONFIRM_PATIENCE: Final = 1_000_000
 TABLES_MAX: Final = 10_000
+BEYOND_HINTS: Final = b"\x03"
 DROP_SLICE: Final = 256  # records of a dropped table removed at a time
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,7 +83,7 @@ class Tables:
 
     __slots__ = (
         "_changes", "_env", "_holdings", "_me", "_number", "_ring", "_store", "_tick", "_timers",
-        "dropped", "on_change", "registry",
+        "dropped", "hints", "on_change", "registry",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +96,7 @@ class Tables:
         self._ring = ring
         self._timers = timers
         self._me = me
+        self.hints: HintKeeper | None = None  # this node's, set once they are there
         self._tick = tick  # a new hybrid clock, for versions
         self.on_change: Callable[[TableSettings], None] = _nobody  # told of all that is new
         self._number = 0
@@ -301,27 +305,33 @@ class Tables:
     # Removing what dropped tables have left.
 
     def sweep_dropped(self) -> None:
-        """Remove a slice of one dropped table's records. A few times a second."""
+        """Remove a slice of one dropped table's records and hints. A few times a second."""
         if not self.dropped:
             return
         table_id, position = next(iter(self.dropped.items()))
         try:
-            rows = self._store.scan(position, b"\x02", DROP_SLICE)
+            rows = self._store.scan(position, BEYOND_HINTS, DROP_SLICE)
         except EngineFailed:
             return  # Who reads and writes meets it too, and says so; these can wait.
         if not rows:
             # A scan leaves damaged records out; it has met them all by now.
             for key in self._store.buffer.quarantined():
                 if key[17:25] == table_id:
-                    self._holdings.forget(key, b"")
+                    self._forget(key, b"")
             del self.dropped[table_id]
             self._store.put(SPACE_SWEPT + table_id, b"\x01")
             return
         for key, held in rows:
             if key[17:25] == table_id:
-                self._holdings.forget(key, held)
+                self._forget(key, held)
                 self._env.counters.dropped_records += 1
         self.dropped[table_id] = rows[-1][0] + b"\0"
+
+    def _forget(self, key: bytes, held: bytes) -> None:
+        if key[:1] == SPACE_RECORDS:
+            self._holdings.forget(key, held)
+        elif self.hints is not None:
+            self.hints.forget(SPACE_RECORDS + key[1:])
 
 
 def _nobody(settings: TableSettings) -> None:

@@ -89,6 +89,7 @@ class Accepted(Connection):
                 self.send(batches.on_batch(payload))
                 if self.closed:
                     return
+            self.mark(self.turns.node.store.durable_position)  # Nothing may have been left to sync.
         elif payloads:
             if role == _CONTROL:
                 self._take_control(payloads)

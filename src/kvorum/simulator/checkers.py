@@ -15,6 +15,10 @@ Each failure begins with the name of its checker:
 - ``siblings``: more values stand side by side than writers left there;
 - ``lost``: a promised write is gone at the end;
 - ``unequal``: replicas differ after every key has been read and mended;
+- ``strict``: a fallback was counted for a put that allows none;
+- ``hint dropped``: a hint was let go before its owner had it on its disk;
+- ``hint bounds``: a node holds more hints than its bounds allow;
+- ``hints left``: hints are still held though their owners have been back for long;
 - ``endless``: a request never ended;
 - ``unbelieved``: a member that runs is not believed alive by all others, half a minute after
   everything was healed;
@@ -91,10 +95,28 @@ class Checks:
         self._count_acks(write, acks)
         if write.table.name in self.drop_begun:
             return
-        for member, level, _ in acks:
-            self._take_copy(write, mint, self._world.machines[member], level)
+        for member, level, fallback in acks:
+            machine = self._world.machines[member]
+            if fallback and self._take_copies_of_owners(write, mint, machine):
+                continue
+            self._take_copy(write, mint, machine, level)
+
+    def _take_copies_of_owners(self, write: Write, mint: Mint, machine: "Machine") -> bool:
+        """Note the owners to whom a fallback has given the write since it acknowledged it."""
+        process = machine.process
+        if process is not None and self._history.holds(process, mint):
+            return False
+        taken = False
+        for owner, record in self._history.went_home.get((machine.member, write.key), ()):
+            if self._history.covers(record, mint):
+                taken = True
+                if owner is not None:
+                    self._history.take_home(mint, owner)
+        return taken
 
     def _count_acks(self, write: Write, acks: list[tuple[int, int, int]]) -> None:
+        if not write.sloppy and any(fallback for _, _, fallback in acks):
+            self._world.fail(f"strict: {write.text} allows no fallbacks, and counts {acks}")
         holders = dict.fromkeys(member for member, _, _ in acks)
         on_disk = sum(level == LEVEL_DISK for _, level, _ in acks)
         if len(holders) < write.w or on_disk < write.disk_needed:
@@ -264,6 +286,27 @@ class Checks:
         meant = isinstance(error, Overloaded | TooManySiblings) or bool(self.drop_begun)
         if world.plan.patient and not (world.struck or meant or world.plan.volatile):
             world.fail(f"unavailable: {what} failed though nothing is wrong: {error}")
+
+    # Hints.
+
+    def judge_bounds(self, process: "Process") -> None:
+        """Look whether a node holds more hints than it may."""
+        config = self._world.plan.config
+        hints = process.node.hints
+        most = max(hints.owed_bytes.values(), default=0)
+        if hints.bytes > config.hint_bytes_max or most > config.hint_bytes_per_peer_max:
+            self._world.fail(
+                f"hint bounds: {process.machine.name} holds {hints.bytes} bytes of hints, {most} "
+                "of them for one owner"
+            )
+
+    def judge_hints(self) -> None:
+        """Everybody has been back for long: nothing may wait for anybody any more."""
+        for machine in self._world.machines.values():
+            process = machine.process
+            if process is not None and process.node.hints.count:
+                owed = {owner: len(keys) for owner, keys in process.node.hints.owed.items() if keys}
+                self._world.fail(f"hints left: {machine.name} still holds hints for {owed}")
 
     # The end.
 

@@ -337,6 +337,7 @@ class Accepted(Connection):
             if payload[0] != BATCH:
                 raise FrameInvalid(f"a frame of kind {payload[0]} where a batch was due")
             self.write(self.server.on_batch(payload))
+            self.mark(process.store.durable_position)  # Nothing may have been left to sync.
         elif self.port is not None:
             if payload[0] == PUT:
                 head = unpack_put(payload, 0)

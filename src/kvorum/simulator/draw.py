@@ -7,6 +7,8 @@ everything on at once (swarm testing, Groce et al. 2012): some errors need a qui
 from random import Random
 from typing import Final
 
+from msgspec import structs
+
 from kvorum.config import NodeConfig
 from kvorum.faults import POINTS
 from kvorum.model.quorum import Durability
@@ -72,6 +74,7 @@ def draw_plan(seed: int) -> Plan:
         timer_slack=random.choice((0, 5_000, 20_000, 20_000)),
         gather=random.choice((50, 500, 3_000)),
     )
+    plan.config = _draw_hint_room(plan, Random(f"{seed}/hints"))
     plan.work = _draw_work(plan, Random(f"{seed}/work"))
     plan.faults = _draw_faults(plan, Random(f"{seed}/faults"))
     plan.points = tuple(
@@ -116,6 +119,15 @@ def _draw_config(random: Random) -> NodeConfig:
         requests_in_flight_max=random.choice((20, 20_000)),
         reap_interval_ms=random.choice((20, 100, 400, 1_000)),
     )
+
+
+def _draw_hint_room(plan: Plan, random: Random) -> NodeConfig:
+    """How many bytes of hints a node keeps: mostly enough for all, else some or none."""
+    room = random.choice((None, None, None, 0, 600, 1_500))
+    if room is None:
+        return plan.config
+    room += 2 * plan.value_bytes if room else 0
+    return structs.replace(plan.config, hint_bytes_max=room, hint_bytes_per_peer_max=room * 2 // 3)
 
 
 def _draw_work(plan: Plan, random: Random) -> tuple[PlannedWork, ...]:

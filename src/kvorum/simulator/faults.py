@@ -207,7 +207,7 @@ def rolled_back_disk(world: World, fault: PlannedFault, random: Random) -> str:
 def rot(world: World, fault: PlannedFault, random: Random) -> str:
     """Bits flip in records that lie in one engine."""
     machine = world.pick(fault.node)
-    keys = [key for key in sorted(machine.engine.records) if key[0] == 1]
+    keys = [key for key in sorted(machine.engine.records) if key[0] in (1, 2)]
     if machine.volatile or not keys:
         return ""
     for key in random.sample(keys, min(len(keys), fault.amount)):

@@ -12,6 +12,8 @@ what any record must show: of all dots it covers, those that no covered dot has 
 from typing import TYPE_CHECKING, Final
 
 from kvorum.model.context import context_seen
+from kvorum.model.hashing import SPACE_HINTS, SPACE_RECORDS
+from kvorum.model.hint import Hint, decode_hint, hinted_holding
 from kvorum.model.holding import record_of
 from kvorum.model.record import LWW, Value, order_of, split_values, supersedes
 from kvorum.model.siblings import alive, seen_of
@@ -72,13 +74,14 @@ class Write:
 
     __slots__ = (
         "acked_at", "client", "context", "copies", "disk_needed", "key", "mints",
-        "name", "outcome", "put_id", "read_first", "sent_at", "table", "text", "tombstone",
-        "value", "w",
+        "name", "outcome", "put_id", "read_first", "sent_at", "sloppy", "table", "text",
+        "tombstone", "value", "w",
     )  # fmt: skip
 
     def __init__(
         self, put_id: bytes, client: str, name: str, table: TablePlan, value: bytes,
-        tombstone: bool, context: bytes, read_first: bool, w: int, disk_needed: int, now: int,
+        tombstone: bool, context: bytes, read_first: bool, w: int, disk_needed: int,
+        sloppy: bool, now: int,
     ) -> None:  # fmt: skip
         self.put_id = put_id
         self.client = client
@@ -90,6 +93,7 @@ class Write:
         self.read_first = read_first
         self.w = w
         self.disk_needed = disk_needed
+        self.sloppy = sloppy  # fallbacks may count for it
         self.sent_at = now
         self.outcome = OPEN
         self.acked_at = -1
@@ -174,6 +178,8 @@ class History:
         self.keys: dict[bytes, KeyHistory] = {}
         self.dots: dict[bytes, Mint] = {}
         self._records: dict[bytes, tuple[bytes, ...]] = {}  # seen before -> its dots alive
+        # (member, key) -> what of its hints has gone to which owner; None: promises nothing.
+        self.went_home: dict[tuple[int, bytes], list[tuple[Machine | None, bytes]]] = {}
 
     def sent(self, write: Write) -> None:
         self.writes[write.put_id] = write
@@ -183,27 +189,34 @@ class History:
     def watch(self, process: "Process") -> None:
         """See every record that this process writes from now on."""
         store = process.store
-        put = store.put
+        put, delete = store.put, store.delete
 
         def watched(key: bytes, holding: bytes) -> None:
             if key[0] == 1:
                 old = store.get(key)
                 put(key, holding)
                 self._on_record(process, key, record_of(old) if old else b"", record_of(holding))
+            elif key[0] == 2:
+                old = store.get(key)
+                put(key, holding)
+                self._on_hint(process, SPACE_RECORDS + key[1:], old, decode_hint(holding))
             else:
                 put(key, holding)
-
-        store.put = watched
-        delete = store.delete
 
         def watched_delete(key: bytes) -> None:
             if key[0] == 1:
                 old = store.get(key)
                 delete(key)
                 self._on_forgotten(process, key, record_of(old) if old else b"")
+            elif key[0] == 2:
+                old = store.get(key)
+                delete(key)
+                if old:
+                    self._on_hint(process, SPACE_RECORDS + key[1:], old, None)
             else:
                 delete(key)
 
+        store.put = watched
         store.delete = watched_delete
 
     def _on_forgotten(self, process: "Process", key: bytes, old: bytes) -> None:
@@ -246,14 +259,90 @@ class History:
                     f"{self._world.machines[owner].name} has never seen"
                 )
 
-    def _on_record(self, process: "Process", key: bytes, old: bytes, record: bytes) -> None:
+    def _on_hint(
+        self, process: "Process", key: bytes, old: bytes | None, hint: Hint | None
+    ) -> None:
+        """A hint was written, or is gone (None); whom it is no longer owed to must have it."""
+        self._world.checks.judge_bounds(process)
+        before = decode_hint(old) if old else None
+        record = record_of(before.holding) if before is not None else b""
+        if hint is not None:
+            note = ", ".join(self._world.machines[owner].name for owner in hint.owners)
+            self._on_record(process, key, record, record_of(hint.holding), f"  (hint for {note})")
+        if before is None:
+            return
+        generations = process.node.generations
+        if hint is None and generations.current[generations.partition_of(key)] < 0:
+            self.on_destroyed(process.machine, key)  # Set aside, with all else of the partition.
+            return
+        for owner in before.owners:
+            if hint is None or owner not in hint.owners:
+                self._on_gone_home(process, key, record, self._world.machines[owner])
+        if hint is None:
+            process.machine.copies = [
+                copy for copy in process.machine.copies if not self._ends_with_hint(copy, key)
+            ]
+
+    def _ends_with_hint(self, copy: Copy, key: bytes) -> bool:
+        if copy.mint.write.key != key:
+            return False
+        copy.alive = False
+        return True
+
+    def _on_gone_home(
+        self, process: "Process", key: bytes, record: bytes, owner: "Machine"
+    ) -> None:
+        """A hint was let go for this owner: the owner has it now, and answers for it."""
+        if self._world.story is not None:
+            self._world.story.let_go(process.machine.name, key, owner.name)
+        known = self.keys.get(key)
+        if known is None or known.mints[0].write.table.name in self._world.checks.drop_begun:
+            return
+        running = owner.process
+        if running is not None and not owner.volatile and owner.destroyed_at < 0:
+            held = running.store.get(key)
+            if (
+                not held
+                or not supersedes(record_of(held), record)
+                or self._is_unsynced(running, record)
+            ):
+                self._world.fail(
+                    f"hint dropped: {process.machine.name} let go of {known.mints[0].write.name} "
+                    f"before {owner.name} had it on its disk"
+                )
+                return
+        gone = self.went_home.setdefault((process.machine.member, key), [])
+        if owner.volatile or owner.destroyed_at >= 0:
+            gone.append((None, record))
+            return  # What it had it may have lost again; nothing is promised by it.
+        gone.append((owner, record))
+        for copy in process.machine.copies:
+            if copy.mint.write.key == key and self.covers(record, copy.mint):
+                self.take_home(copy.mint, owner)
+
+    def _is_unsynced(self, process: "Process", record: bytes) -> bool:
+        durable = process.store.durable_position
+        return any(process.held.get(dot, 0) > durable for dot in self._dots_of(record))
+
+    def _dots_of(self, record: bytes) -> list[bytes]:
+        return [encoded[:16] for encoded in split_values(record)]
+
+    def take_home(self, mint: Mint, owner: "Machine") -> None:
+        """An owner has on its disk what a fallback had acknowledged."""
+        copy = Copy(owner, mint, -1, True, self._world.schedule.now)
+        owner.copies.append(copy)
+        mint.write.copies.append(copy)
+
+    def _on_record(
+        self, process: "Process", key: bytes, old: bytes, record: bytes, note: str = ""
+    ) -> None:
         if old and not supersedes(record, old):
             self._judge_less(process, key, old, record)
         dots = self._records.get(record)
         if dots is None:
             dots = self._records[record] = self._take_record(process, key, old, record)
         if self._world.story is not None:
-            self._world.story.stored(process.machine.name, key, record)
+            self._world.story.stored(process.machine.name, key, record, note)
         position = process.store.position
         held = process.held
         for dot in dots:
@@ -369,7 +458,10 @@ class History:
         holding = process.store.get(mint.write.key)
         if self.keys[mint.write.key].reaped & mint.bit:
             return True  # What it stood for has been proven to hold everywhere.
-        return bool(holding) and self.covers(record_of(holding or b""), mint)
+        if holding and self.covers(record_of(holding), mint):
+            return True
+        hint = process.store.get(SPACE_HINTS + mint.write.key[1:])
+        return bool(hint) and self.covers(record_of(hinted_holding(hint or b"")), mint)
 
     def on_start(self, machine: "Machine") -> None:
         """The log has been replayed and synced: what is there is durable."""

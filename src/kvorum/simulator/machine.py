@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from kvorum.model.hashing import SPACE_RECORDS
 from kvorum.simulator.disk import Disk
 from kvorum.simulator.points import SimulatedFaults
 from kvorum.simulator.process import Process
@@ -246,4 +247,4 @@ class Machine:
         stored[at] ^= 1 << self.random.randrange(8)
         self.engine.records[key] = bytes(stored)
         self.destroyed_at = self.world.schedule.now
-        self.world.history.on_destroyed(self, key)
+        self.world.history.on_destroyed(self, SPACE_RECORDS + key[1:])

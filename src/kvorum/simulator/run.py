@@ -24,6 +24,7 @@ from kvorum.simulator.world import Convicted, World
 
 MEETING: Final = SECOND  # in which the nodes of a new cluster find each other
 SETTLE: Final = 2 * SECOND  # from the heal, and the last answer, to the first final read
+HOME_PATIENCE: Final = 30_000_000  # after which no hint may be left
 PATIENCE: Final = 60 * SECOND  # in which every request of a healed world has long ended
 READ_ROUNDS: Final = 2
 READ_TRIES: Final = 8
@@ -168,6 +169,10 @@ class Run:
         for table in self.plan.tables:
             if table.doomed:
                 self._drop_for_good(reader, table)
+        # Hints go home by themselves, before anybody reads.
+        limit = world.schedule.now + HOME_PATIENCE
+        world.schedule.run_until(limit, lambda: not world.hints_held)
+        world.checks.judge_hints()
         self._read_everything(reader)
         judge_beliefs(world, healed_at)
         self._outside = world.checks.judge_end()

@@ -27,7 +27,7 @@ from kvorum.wire.kinds import (
     UNKNOWN,
     WELCOME,
 )
-from kvorum.wire.link import HEAD_BYTES, OP_PUT
+from kvorum.wire.link import HEAD_BYTES, HINT_BYTES, OP_HINT, OP_PUT, unpack_hint
 from kvorum.wire.link import OK as ANSWERED_OK
 from kvorum.wire.link import RECORD as ANSWERED_RECORD
 from kvorum.wire.requests import (
@@ -103,8 +103,11 @@ class Story:
 
     # Events.
 
-    def stored(self, machine: str, key: bytes, record: bytes) -> None:
-        self._tell(f"{machine}  stores {self.key(key)} = {self.record(record)}")
+    def stored(self, machine: str, key: bytes, record: bytes, note: str) -> None:
+        self._tell(f"{machine}  stores {self.key(key)} = {self.record(record)}{note}")
+
+    def let_go(self, machine: str, key: bytes, owner: str) -> None:
+        self._tell(f"{machine}  lets go of {self.key(key)} for {owner}")
 
     def sent(self, end: "End", frame: bytes) -> None:
         """A frame leaves; what was asked in it can be learned from it."""
@@ -168,6 +171,10 @@ class Story:
             position += key_length + body_length
             if op == OP_PUT:
                 lines.append(f"ReplicaPut {self.key(key)} = {self.record(record_of(body))}")
+            elif op == OP_HINT:
+                record = self.record(record_of(body[HINT_BYTES:]))
+                owner = self.host(unpack_hint(body, 0)[0])
+                lines.append(f"ReplicaPut {self.key(key)} = {record}  (hint for {owner})")
             else:
                 lines.append(f"ReplicaGet {self.key(key)}")
         return lines
@@ -194,7 +201,10 @@ class Story:
         kind = payload[0]
         if kind == PUT_OK:
             stored = decode_stored(payload, b"")
-            acks = ", ".join(f"{self.host(ack.member)}: {ack.level}" for ack in stored.acks)
+            acks = ", ".join(
+                f"{self.host(ack.member)}: {ack.level}{', fallback' if ack.fallback else ''}"
+                for ack in stored.acks
+            )
             return f"PutOk ({acks})"
         if kind == GET_OK:
             found = decode_found(payload)
@@ -204,6 +214,7 @@ class Story:
                 for one in found.siblings
             )
             read = ", ".join(self.host(member) for member in found.replicas)
-            return f"Found {' | '.join(shown) or 'nothing'}  (read at {read})"
+            beyond = ", a fallback among them" if found.fallback_read else ""
+            return f"Found {' | '.join(shown) or 'nothing'}  (read at {read}{beyond})"
         text = payload[FAILURE_HEAD_BYTES:].decode("utf-8", "replace")
         return f"{'Refused' if kind == REFUSED else 'Unknown'}: {text}"

@@ -211,7 +211,9 @@ class SimulatedClient(Shell):
         if operation.kind == "reread" and operation.random.random() < 0.5:
             r = operation.random.randint(1, self.world.plan.n)
         key, _, sort_key = operation.key.partition("/")
-        request = make_get(operation.table.name, key, sort_key, r, None)
+        # The reads of the end are of the owners themselves.
+        sloppy = False if operation.kind == "final" else None
+        request = make_get(operation.table.name, key, sort_key, r, sloppy)
         request.target = target
         self._submit(operation, request)
 
@@ -267,7 +269,7 @@ class SimulatedClient(Shell):
         operation.write = Write(
             b"", self.name, operation.name, table, put.value, deletes, put.context,
             deletes and context is None, needed, disk_acks_needed(int(level), needed),
-            self.world.schedule.now,
+            table.sloppy, self.world.schedule.now,
         )  # fmt: skip
         self._submit(operation, put)
 

@@ -164,6 +164,14 @@ class World:
         return True
 
     @property
+    def hints_held(self) -> bool:
+        """Some node still keeps something for another."""
+        return any(
+            machine.process is not None and machine.process.node.hints.count
+            for machine in self.machines.values()
+        )
+
+    @property
     def busy(self) -> bool:
         """Some client still waits for something."""
         return any(client.pending for client in self.clients)

@@ -10,6 +10,7 @@ connection.
     BATCH    u8 kind | u8 flags | u16 count | u32 number | entries
     entry    u8 op | u8 zero | u16 key length | u32 body length | u32 epoch | u64 generation |
              engine key | body
+    hint     u16 owner | u8 w | u8 disks | holding                  (the body of a hint)
     ANSWERS  u8 kind | u8 zero | u16 count | u32 number | one status byte per entry |
              for each status but OK, in order: u32 length | u64 generation | payload
     MARK     u8 kind | u8 zero | u16 zero | u32 number
@@ -28,6 +29,7 @@ from kvorum.wire.kinds import ANSWERS, BATCH, MARK
 
 OP_PUT: Final = 1  # merge this holding into your own; body: the holding
 OP_GET: Final = 2  # what do you hold; no body
+OP_HINT: Final = 3  # keep this holding for an owner that does not answer
 
 WANTS_MARK: Final = 1  # batch flag: somebody waits for the disk
 
@@ -56,6 +58,10 @@ _entry = Struct("<BBHIIQ")
 _pack_entry = _entry.pack
 _unpack_entry = _entry.unpack_from
 ENTRY_BYTES: Final = _entry.size
+_hint = Struct("<HBB")
+_pack_hint = _hint.pack
+unpack_hint = _hint.unpack_from
+HINT_BYTES: Final = _hint.size
 _extra = Struct("<IQ")
 _pack_extra = _extra.pack
 _unpack_extra = _extra.unpack_from
@@ -65,6 +71,15 @@ EXTRA_BYTES: Final = _extra.size
 def pack_put(key: bytes, holding: bytes, epoch: int, generation: int) -> bytes:
     """One put, as an entry of a batch."""
     return _pack_entry(OP_PUT, 0, len(key), len(holding), epoch, generation) + key + holding
+
+
+def pack_hint(
+    key: bytes, owner: int, w: int, disks: int, holding: bytes, epoch: int, generation: int
+) -> bytes:
+    """One hint, as an entry of a batch."""
+    size = HINT_BYTES + len(holding)
+    head = _pack_entry(OP_HINT, 0, len(key), size, epoch, generation)
+    return b"".join((head, key, _pack_hint(owner, w, disks), holding))
 
 
 class Asker:
@@ -131,8 +146,8 @@ class Link:
 
     __slots__ = (
         "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_room", "_unsent",
-        "_wants_mark", "again", "batch_bytes_max", "connected", "heard_at", "in_flight",
-        "latency", "mute", "peer", "queue_bytes_max", "silent", "unmarked",
+        "_wants_mark", "again", "batch_bytes_max", "connected", "heard_at", "hints_refused_until",
+        "in_flight", "latency", "mute", "peer", "queue_bytes_max", "silent", "unmarked",
     )  # fmt: skip
 
     def __init__(
@@ -146,6 +161,7 @@ class Link:
         self.silent = False  # an adaptive timeout has passed without any answer: ask others first
         self.mute = False  # so long without any answer that the peer is not believed alive
         self.heard_at = 0
+        self.hints_refused_until = 0  # the peer had no room for hints; until then none is offered
         # What this turn's batch may grow to: the bound of the queue, less what is in closed batches
         # that lack their answers; less than nought while there is no connection.
         self._room = -1
@@ -174,6 +190,7 @@ class Link:
         self.silent = False
         self.mute = False
         self.heard_at = now
+        self.hints_refused_until = 0
         self._number = 0
 
     def put(self, key: bytes, holding: bytes, epoch: int, generation: int, asker: Asker) -> bool:
@@ -406,6 +423,10 @@ class Answers:
         """Merge ``holding``; the status, with ``payload`` set where it has one."""
         raise NotImplementedError
 
+    def on_hint(self, key: bytes, body: bytes, epoch: int, generation: int) -> int:
+        """Keep a holding for an owner that does not answer; the status, as of a put."""
+        raise NotImplementedError
+
     def on_get(self, key: bytes, epoch: int, generation: int, large: bool) -> int:
         """Read: ``RECORD``, with the record as ``payload``; ``OK`` if none is held; a refusal."""
         raise NotImplementedError
@@ -449,6 +470,8 @@ class BatchServer:
                 status = on_put(key, payload[body:end], epoch, generation)
             elif op == OP_GET:
                 status = answers.on_get(key, epoch, generation, self._large)
+            elif op == OP_HINT and body_length > HINT_BYTES:
+                status = answers.on_hint(key, payload[body:end], epoch, generation)
             else:
                 raise FrameInvalid(f"a batch has an entry of unknown kind {op}")
             if status:

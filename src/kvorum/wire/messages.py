@@ -17,6 +17,7 @@ import msgspec
 
 from kvorum.model.tables import TableSettings
 from kvorum.wire.gossip_messages import Gossiping
+from kvorum.wire.handoff_messages import Handoff
 from kvorum.wire.message import Message
 from kvorum.wire.reaping_messages import Reaping
 from kvorum.wire.trace_messages import Tracing
@@ -294,5 +295,5 @@ Control = (
     Ping | Pong | TablesUpdate | TablesUpdated | LocalRead | LocalRecord | ControlRefused
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
     | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer | Reaping
-    | Gossiping | Tracing
+    | Gossiping | Tracing | Handoff
 )  # fmt: skip

@@ -24,6 +24,7 @@ DEFAULT: Final = 255  # durability and sloppy: as the table says
 FOUND: Final = 1  # get answer flag: the key has a record, alive or deleted
 LWW: Final = 2  # get answer flag: the table keeps one winner
 MAY_MISS: Final = 4  # get answer flag: may miss acknowledged writes (a catching-up owner counted)
+FALLBACK_READ: Final = 8  # get answer flag: a fallback was read in an owner's stead
 
 # Codes of a refusal; errors.py has the exception of each.
 BAD_REQUEST: Final = 1

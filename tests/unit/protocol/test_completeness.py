@@ -18,7 +18,7 @@ FROM_MEMBERS = {
     "GenerationStates", "GenerationQuery", "GenerationState", "ReapRaise", "ReapStatement",
     "ReapCommit", "ReapCommitted", "ReapDrop",
     "Probe", "ProbeAck", "ProbeRequest", "ProbeRelayed", "ProbeNack", "PushPull", "PushPulled",
-    "TopologyTold",
+    "TopologyTold", "HandoffOffer", "HandoffCredit",
 }  # fmt: skip
 NO_LONGER_SENT = {"Pong"}
 TO_CLIENTS = {"ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer"}

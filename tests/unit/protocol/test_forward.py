@@ -106,7 +106,7 @@ def test_the_very_frame_goes_on_under_another_number_and_is_never_relayed_again(
 def test_a_forwarded_request_for_a_key_not_owned_is_refused() -> None:
     outsider = Outsider()
     for send in (outsider.one.put, outsider.one.get):
-        send(key=outsider.key, flags=FORWARDED)
+        send(key=outsider.key, flags=FORWARDED, sloppy=0)
         refusal = outsider.outcome()
         assert isinstance(refusal, Refusal)
         assert refusal.code == NOT_OWNER
@@ -199,7 +199,7 @@ def test_the_deadline_ends_what_is_not_answered(kind: str, sent: bool) -> None:
     getattr(outsider.one, kind)(key=outsider.key)
     target = outsider.wanted
     outsider.one.advance(DEADLINE - 100_000)
-    getattr(outsider.one, kind)(key=outsider.key)
+    getattr(outsider.one, kind)(key=outsider.key, sloppy=0)
     outsider.one.advance(110_000)
     ((_, outcome),) = outsider.one.client.outcomes()
     assert isinstance(outcome, Unknown if kind == "put" and sent else Refusal)

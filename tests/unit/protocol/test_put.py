@@ -106,7 +106,7 @@ def test_refusals_of_others_make_a_begun_put_unknown_as_soon_as_w_is_out_of_reac
     one.answers(2, (UNWRITABLE, b"the disk is full"))
     assert one.client.take() == [], "member 3 may still take it"
     one.answers(3, (NOT_TAKEN, b"the table has been dropped"))
-    assert "1 of w=2 owners hold it" in unknown(one)
+    assert "1 of w=2 nodes hold it" in unknown(one)
     assert one.env.counters.puts_unknown == 1
     assert one.client.in_flight == 0
 
@@ -146,7 +146,7 @@ def test_silence_until_the_deadline_is_unknown_and_says_what_is_there() -> None:
     one.sync()
     one.advance(DEADLINE + 10_000)
     assert unknown(one) == (
-        "too few owners answered in time: 2 of w=3 owners hold it, 1 of 2 on a disk; it may "
+        "too few nodes answered in time: 2 of w=3 nodes hold it, 1 of 2 on a disk; it may "
         "survive or not"
     )
     one.answers(3, OK)
@@ -382,7 +382,7 @@ def test_a_member_that_owns_no_copy_changes_nothing_by_coming_back() -> None:
         for key in (b"%d" % number for number in range(1000))
         if sorted(one.ring.owners_of_engine_key(one.key(key))) == [1, 2, 3]
     )
-    one.put(key=key, w=3, durability=0)
+    one.put(key=key, w=3, durability=0, sloppy=0)
     one.disconnect(2)
     one.connect(4)
     assert one.asked(4) == []

@@ -88,7 +88,7 @@ def test_only_so_many_answers_are_kept_encoded(monkeypatch: pytest.MonkeyPatch) 
 
 def test_partitions_with_the_same_owners_share_what_is_known_of_them() -> None:
     one = OneNode(topology=some_topology(4, partitions=64))
-    sets = ReplicaSets(one.env, Copies(), one.ring, 1, False)
+    sets = ReplicaSets(one.env, Copies(), Copies(), one.ring, 1, False)
     found = {}
     for number in range(100):
         key = one.key(b"%d" % number)
@@ -101,7 +101,7 @@ def test_partitions_with_the_same_owners_share_what_is_known_of_them() -> None:
 
 def test_who_has_no_disk_is_learned_once_and_for_all_sets() -> None:
     one = OneNode()
-    sets = ReplicaSets(one.env, Copies(), one.ring, 1, True)
+    sets = ReplicaSets(one.env, Copies(), Copies(), one.ring, 1, True)
     replicas = sets.of(one.key())
     assert replicas.volatile == replicas.bits[1]
     sets.learn_volatile(2, False)
