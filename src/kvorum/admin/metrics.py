@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from kvorum.counters import DURATION_BOUNDS, MEANINGS
+from kvorum.protocol.background import WHOLE
 from kvorum.server.running import RunningNode
 from kvorum.wire.messages import PeerStatus, StatusAnswer
 
@@ -116,6 +117,11 @@ OWN: Final = (
     Described("client_connections", "gauge", (),
               "connections of clients, and of nodes that forward"),
     Described("connections", "gauge", (), "all connections that others have opened to this node"),
+    Described("background_share_ratio", "gauge", (),
+              "share of the node's time that background work may take now"),
+    Described("background_latency_seconds", "gauge", (),
+              "99th percentile that the share follows; not there while too few requests come"),
+    Described("background_work_total", "counter", (), "units of background work done"),
     Described("log_entries_total", "counter", (), "entries written to the log"),
     Described("log_durable_entries_total", "counter", (), "of these, those known to be on disk"),
     Described("engine_records", "gauge", (), "records in the engine, about"),
@@ -158,6 +164,7 @@ class NodeCollector(Collector):
         yield from self._requests(status)
         yield self._loop_lag()
         yield from self._server()
+        yield from self._background()
         yield from self._storage()
         for gauge in GAUGES:
             value = getattr(status, gauge.field) / gauge.divisor
@@ -224,6 +231,13 @@ class NodeCollector(Collector):
         listener = self._node.listener
         yield self._gauge("client_connections", listener.client_count)
         yield self._gauge("connections", len(listener.open))
+
+    def _background(self) -> Iterator[Metric]:
+        background = self._node.turns.node.background
+        yield self._gauge("background_share_ratio", background.share / WHOLE)
+        if background.p99 >= 0:
+            yield self._gauge("background_latency_seconds", background.p99 / MICROSECONDS)
+        yield self._counter("background_work_total", background.spent)
 
     def _storage(self) -> Iterator[Metric]:
         store = self._node.opened.store

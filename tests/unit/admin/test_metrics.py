@@ -44,6 +44,7 @@ def a_busy_node() -> OneNode:
     one.answers(2, OK)
     one.put(w=9)
     one.get(r=1)
+    one.node.background.p99 = 3_000
     return one
 
 
@@ -115,6 +116,8 @@ def test_what_was_done_is_what_is_answered() -> None:
     assert all(value == (bound > 0.003) for bound, value in below)
     assert found["kvorum_peer_connected"] == {(("peer", "b"),): 1, (("peer", "c"),): 1}
     assert found["kvorum_client_connections"] == {(): 2}
+    assert found["kvorum_background_latency_seconds"] == {(): 0.003}
+    assert 0 < found["kvorum_background_share_ratio"][()] <= 1
     assert found["kvorum_connections"] == {(): 3}
 
 
