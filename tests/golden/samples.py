@@ -39,6 +39,7 @@ from kvorum.wire.link import (
     Link,
     pack_hint,
 )
+from kvorum.wire.listing_messages import KeysAnswer, KeysQuery, LocalKeys, LocalKeysAnswer
 from kvorum.wire.messages import (
     Control,
     ControlRefused,
@@ -212,6 +213,10 @@ CONTROL_MESSAGES: list[Control] = [
     TopologyTold(b'{"format":1}'),
     HandoffOffer(1_000, 65_536),
     HandoffCredit(64, 1_048_576),
+    KeysQuery(17, TABLE, b"al", KEY, 100),
+    KeysAnswer(17, [(b"alice", b"cart")], KEY, "no owner answers"),
+    LocalKeys(18, TABLE, b"al", KEY, b"\x02", 100),
+    LocalKeysAnswer(18, [(b"alice", b"cart")], KEY, "no room"),
 ]  # fmt: skip
 
 

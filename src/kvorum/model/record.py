@@ -57,6 +57,7 @@ _unpack_value = _value_head.unpack_from
 _unpack_order = Struct("<16sQ").unpack_from
 _unpack_clock = Struct("<16xQ").unpack_from
 _unpack_lengths = Struct("<48xIBB").unpack_from
+_unpack_expiry_lengths = Struct("<24xQ16xIBB").unpack_from
 unpack_value_lengths: Final = _unpack_lengths  # a value's length, flags, content type's length
 
 
@@ -300,6 +301,18 @@ def assemble(
         flags |= _flags_of(value)
     head = _pack_head(FORMAT, flags, entry_count, run_count, len(values))
     return b"".join([head, seen, *values])
+
+
+def holds_value(data: bytes, offset: int, wall: int) -> bool:
+    """Whether the record from ``offset`` on has a value alive: no tombstone, and not expired."""
+    _, _, entry_count, run_count, value_count = _unpack_head(data, offset)
+    position = offset + HEAD_BYTES + ENTRY_BYTES * entry_count + RUN_BYTES * run_count
+    for _ in range(value_count):
+        expiry, length, flags, type_length = _unpack_expiry_lengths(data, position)
+        if not flags & TOMBSTONE and (not expiry or expiry > wall):
+            return True
+        position += VALUE_HEAD_BYTES + length + type_length
+    return False
 
 
 def _flags_of(value: bytes) -> int:

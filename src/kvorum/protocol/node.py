@@ -25,6 +25,7 @@ from kvorum.protocol.handoff import Handoff
 from kvorum.protocol.hints import Hints
 from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.inspection import Inspection, operation_statuses
+from kvorum.protocol.listing import Listing
 from kvorum.protocol.membership import Membership
 from kvorum.protocol.minting import Minter
 from kvorum.protocol.peering import Peering
@@ -40,6 +41,7 @@ from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.gossip_messages import GossipMessage
 from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
 from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
+from kvorum.wire.listing_messages import KeysQuery, LocalKeys, LocalKeysAnswer
 from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     Control,
@@ -102,8 +104,9 @@ class Node:
     __slots__ = (
         "_config", "_drop_armed", "_every", "_lease_pending", "_linked", "_started_at",
         "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
-        "generations", "handoff", "hints", "holdings", "inspection", "me", "membership", "minter",
-        "name", "peering", "reaping", "replica", "requests", "ring", "software", "store", "tables",
+        "generations", "handoff", "hints", "holdings", "inspection", "listing", "me", "membership",
+        "minter", "name", "peering", "reaping", "replica", "requests", "ring", "software", "store",
+        "tables",
         "timers", "tracer",
     )  # fmt: skip
 
@@ -131,7 +134,7 @@ class Node:
         self.generations = Generations(env, store, self.holdings, ring, self.timers, me)
         self.minter = Minter(env, store, self.holdings, self.clock)
         self.peering = Peering(env, store, self.minter, ring, config, me, member.name, software)
-        self.tables = Tables(env, store, self.holdings, ring, self.timers, me, self._tick)
+        tables = self.tables = Tables(env, store, self.holdings, ring, self.timers, me, self._tick)
         self.hints = Hints(env, store, ring, self.minter, config, me)
         self.generations.hints = self.tables.hints = self.hints
         self.replica = Replica(
@@ -155,6 +158,7 @@ class Node:
         )  # fmt: skip
         self.inspection = Inspection(env, store, ring, self.timers, me)
         self.tracer = Tracer(env, store, self.requests, self.timers, me)
+        self.listing = Listing(env, store, ring, self.timers, me, tables.registry, self.background)
         self.documents = SharedDocuments(env, ring.topology, self.tables)
         self.membership = Membership(
             env, [member for member in ring.member_ids if member != me], me,
@@ -236,6 +240,8 @@ class Node:
                 self.tracer.on_query(client, message, self.peering.steady)
                 if not self._sweep_armed:
                     self._arm_sweep()
+            case KeysQuery():
+                self.listing.on_query(client, message)
             case _:
                 raise FrameInvalid(f"a client may not send {type(message).__name__}")
 
@@ -277,6 +283,10 @@ class Node:
                 return self.handoff.on_offer(member, message)
             case HandoffCredit():
                 self.handoff.on_credit(member, message)
+            case LocalKeys():
+                self.listing.on_local_keys(member, message)
+            case LocalKeysAnswer():
+                self.listing.on_local_answer(message)
             case _:
                 raise FrameInvalid(f"a member may not send {type(message).__name__}")
         return None

@@ -18,6 +18,7 @@ import msgspec
 from kvorum.model.tables import TableSettings
 from kvorum.wire.gossip_messages import Gossiping
 from kvorum.wire.handoff_messages import Handoff
+from kvorum.wire.listing_messages import KeysAnswer, KeysQuery, LocalKeys, LocalKeysAnswer
 from kvorum.wire.message import Message
 from kvorum.wire.reaping_messages import Reaping
 from kvorum.wire.trace_messages import Tracing
@@ -296,4 +297,5 @@ Control = (
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
     | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer | Reaping
     | Gossiping | Tracing | Handoff
+    | KeysQuery | KeysAnswer | LocalKeys | LocalKeysAnswer
 )  # fmt: skip

@@ -15,6 +15,7 @@ from kvorum.model.record import (
     first_record,
     head_of,
     highest_clock,
+    holds_value,
     lww_record,
     next_record,
     order_of,
@@ -197,3 +198,13 @@ def test_a_sound_record_is_accepted(record: bytes) -> None:
 def test_a_record_whose_lengths_do_not_add_up_has_no_layout(mangled: bytes, problem: str) -> None:
     with pytest.raises(RecordInvalid, match=problem):
         check_layout(b"key" + mangled, 3)
+
+
+def test_a_record_holds_a_value_unless_all_are_deleted_or_expired() -> None:
+    gone = pack_value(dot(1, 1), 1, 0, bytes(16), True, b"", b"")
+    ends = pack_value(dot(1, 2), 1, 50, bytes(16), False, b"text", b"value")
+    record = record_of([dot(1, 1), dot(1, 2)], gone, ends)
+    assert holds_value(b"before" + record, 6, 49)
+    assert not holds_value(b"before" + record, 6, 50)
+    assert not holds_value(first_record(gone), 0, 49)
+    assert holds_value(first_record(NEW), 0, 49)

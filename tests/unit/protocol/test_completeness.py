@@ -11,17 +11,21 @@ from tests.support.recording import OneNode
 
 FROM_CLIENTS = {
     "TopologyQuery", "TableQuery", "TableList", "TableCreate", "TableSet", "TableDrop",
-    "StatusQuery", "ExplainQuery",
+    "StatusQuery", "ExplainQuery", "KeysQuery", "TraceQuery",
 }  # fmt: skip
 FROM_MEMBERS = {
     "Ping", "TablesUpdate", "TablesUpdated", "LocalRead", "LocalRecord",
+    "LocalKeys", "LocalKeysAnswer",
     "GenerationStates", "GenerationQuery", "GenerationState", "ReapRaise", "ReapStatement",
     "ReapCommit", "ReapCommitted", "ReapDrop",
     "Probe", "ProbeAck", "ProbeRequest", "ProbeRelayed", "ProbeNack", "PushPull", "PushPulled",
     "TopologyTold", "HandoffOffer", "HandoffCredit",
 }  # fmt: skip
 NO_LONGER_SENT = {"Pong"}
-TO_CLIENTS = {"ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer"}
+TO_CLIENTS = {
+    "ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer",
+    "KeysAnswer", "TraceAnswer",
+}  # fmt: skip
 NAMES = sorted(message.__name__ for message in typing.get_args(Control))
 
 
