@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import compare, macro, micro
+from benchmarks import compare, http, macro, micro
 from benchmarks.results import RESULTS
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -29,6 +29,8 @@ def everything(context: typer.Context) -> None:
         console = Console()
         micro.run(micro.DEFAULT_SECONDS, (), console, RESULTS)
         macro.run(macro.Plan(), console, RESULTS)
+        if http.wrk_is_there():
+            http.run(http.Plan(), console, RESULTS)
 
 
 @app.command(name="macro")
@@ -44,6 +46,23 @@ def run_macro(
     """Three nodes under load, beside the same work in C."""
     plan = macro.Plan(seconds, warm_seconds, rounds, keys, tuple(only or ()))
     if not macro.run(plan, Console(), results) and check:
+        raise typer.Exit(1)
+
+
+@app.command(name="http")
+def run_http(
+    seconds: Seconds = 2.0,
+    rounds: Rounds = 5,
+    keys: Keys = 100_000,
+    idle_seconds: Annotated[
+        float, typer.Option(help="How long a hundred idle connections are watched.")
+    ] = 30.0,
+    check: Check = False,
+    results: Results = RESULTS,
+) -> None:
+    """HTTP beside the native protocol, on the same nodes; needs wrk (make system-packages)."""
+    plan = http.Plan(seconds, rounds, keys, idle_seconds)
+    if not http.run(plan, Console(), results) and check:
         raise typer.Exit(1)
 
 

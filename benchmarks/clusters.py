@@ -38,6 +38,7 @@ class Cluster(NamedTuple):
 
     ports: list[int]
     pids: list[int]
+    http_ports: tuple[int, ...] = ()  # of the same nodes, where asked for
 
 
 @contextmanager
@@ -106,10 +107,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def kvorum_cluster(engine: str, core: int, folder: Path) -> Iterator[Cluster]:
-    """Three nodes of kvorum with their data below ``folder``, as a user would start them."""
-    ports = _free_ports()
-    names = "abc"[:NODES]
+def kvorum_cluster(
+    engine: str, core: int, folder: Path, count: int = NODES, http: bool = False
+) -> Iterator[Cluster]:
+    """Nodes of kvorum with their data below ``folder``, as a user would start them."""
+    free = _free_ports(2 * count)
+    ports, http_ports = free[:count], tuple(free[count:])
+    names = "abc"[:count]
     topology = folder / "topology.json"
     command = [sys.executable, "-m", "kvorum"]
     nodes = [f"{name}=127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)]
@@ -119,7 +123,7 @@ def kvorum_cluster(engine: str, core: int, folder: Path) -> Iterator[Cluster]:
     logs = [folder / f"{name}.log" for name in names]
     try:
         with pinned(core):
-            for name, log in zip(names, logs, strict=True):
+            for name, log, http_port in zip(names, logs, http_ports, strict=True):
                 arguments: list[str | Path] = [
                     "--name",
                     name,
@@ -130,6 +134,8 @@ def kvorum_cluster(engine: str, core: int, folder: Path) -> Iterator[Cluster]:
                 ]
                 if engine != "memory":
                     arguments += ["--data", folder / name]
+                if http:
+                    arguments += ["--http", f"127.0.0.1:{http_port}"]
                 with log.open("w") as file:
                     processes.append(
                         subprocess.Popen(
@@ -141,11 +147,12 @@ def kvorum_cluster(engine: str, core: int, folder: Path) -> Iterator[Cluster]:
                     )
         try:
             for process, port in zip(processes, ports, strict=True):
-                wait_until_ready(process, port)
+                wait_until_ready(process, port, count)
         except ClusterFailed as error:
             said = "".join(log.read_text()[-2000:] for log in logs)
             raise ClusterFailed(f"{error}\n{said}") from None
-        yield Cluster(ports, [process.pid for process in processes])
+        pids = [process.pid for process in processes]
+        yield Cluster(ports, pids, http_ports if http else ())
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
@@ -153,23 +160,23 @@ def kvorum_cluster(engine: str, core: int, folder: Path) -> Iterator[Cluster]:
             _end(process)
 
 
-def _free_ports() -> list[int]:
+def _free_ports(count: int) -> list[int]:
     """Ports that the kernel picks. The topology names them, so they must be known beforehand."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(NODES)]
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(listener.getsockname()[1]) for listener in listeners]
     for listener in listeners:
         listener.close()
     return ports
 
 
-def wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
-    """Return when the node at ``port`` has carried a put to all nodes."""
+def wait_until_ready(process: subprocess.Popen[str], port: int, count: int = NODES) -> None:
+    """Return when the node at ``port`` has carried a put to all ``count`` nodes."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     problem = "nobody answered"
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with closing(socket.create_connection(("127.0.0.1", port), timeout=2)) as connection:
-                problem = _try_put(connection)
+                problem = _try_put(connection, count)
         except OSError as error:
             problem = str(error)
         if not problem:
@@ -178,15 +185,15 @@ def wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
     raise ClusterFailed(f"the node on port {port} did not become ready: {problem}")
 
 
-def _try_put(connection: socket.socket) -> str:
-    """Put one record to all three nodes; what went wrong, or an empty string."""
+def _try_put(connection: socket.socket, count: int) -> str:
+    """Put one record to all nodes; what went wrong, or an empty string."""
     reader = FrameReader(1 << 20)
     payloads = _ask(connection, reader, HELLO)
     if payloads[0][0] != WELCOME:
         return f"the Hello was answered {payloads[0]!r}"
     wall = time.time_ns() // 1000
     put = put_frame(
-        0, 0, DEFAULT_TABLE_ID, b"ready", b"", b"", b"", b"", os.urandom(8), 1, wall, 1, NODES, 0,
+        0, 0, DEFAULT_TABLE_ID, b"ready", b"", b"", b"", b"", os.urandom(8), 1, wall, 1, count, 0,
         DEFAULT, 0,
     )  # fmt: skip
     answer = _ask(connection, reader, put)[0]

@@ -82,7 +82,7 @@ def measure(plan: Plan, console: Console) -> list[dict[str, Any]]:
                 step = Step(connections, depth, LOADS[load], plan.warm_seconds, plan.seconds)
                 cluster, generator = targets[nodes]
                 samples[name].append(generator.run(step))
-                _settle(cluster)
+                settle(cluster.pids)
     return _rows(samples)
 
 
@@ -99,22 +99,22 @@ def _loaded(
         Load(cluster, load_core, keys, VALUE_BYTES, DURABILITIES[nodes]) as load,
     ):
         load.fill()
-        _settle(cluster)
+        settle(cluster.pids)
         yield cluster, load
 
 
-def _settle(cluster: Cluster) -> None:
+def settle(pids: list[int]) -> None:
     """Wait until the nodes are idle, so that what they do later is charged to nobody else."""
-    processes = [psutil.Process(pid) for pid in cluster.pids]
+    processes = [psutil.Process(pid) for pid in pids]
     deadline = time.monotonic() + SETTLE_SECONDS
     busy = 1.0
     while busy > 0.1 and time.monotonic() < deadline:
-        before = _cpu_seconds(processes)
+        before = cpu_seconds(processes)
         time.sleep(0.1)
-        busy = (_cpu_seconds(processes) - before) / 0.1
+        busy = (cpu_seconds(processes) - before) / 0.1
 
 
-def _cpu_seconds(processes: list[psutil.Process]) -> float:
+def cpu_seconds(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
