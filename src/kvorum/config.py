@@ -29,6 +29,10 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     clients_max: int = 4096
     client_output_bytes_max: int = 64 << 20  # unread answers before a client is cut off
     unread_timeout_ms: int = 10_000  # for how long a client may leave answers unread
+    http_head_bytes_max: int = 64 << 10
+    http_body_bytes_max: int = 256 << 20
+    http_request_timeout_ms: int = 10_000
+    http_idle_timeout_ms: int = 75_000
     peer_queue_bytes_max: int = 256 << 20
     batch_bytes_max: int = 1 << 20
     overlay_bytes_max: int = 256 << 20
@@ -88,6 +92,10 @@ MEANINGS: Final[dict[str, str]] = {
     "clients_max": "connections of clients at a time; more are refused",
     "client_output_bytes_max": "answers that a client has not read before it is cut off",
     "unread_timeout_ms": "how long a client may leave its answers unread before it is cut off",
+    "http_head_bytes_max": "longest head of an HTTP request: its path and headers",
+    "http_body_bytes_max": "bodies of all HTTP requests together; past it they are refused",
+    "http_request_timeout_ms": "how long an HTTP request may take to arrive; large bodies longer",
+    "http_idle_timeout_ms": "how long an HTTP connection is kept open without a request",
     "peer_queue_bytes_max": "what waits for one other node before more is refused",
     "batch_bytes_max": "bytes of one batch to another node",
     "overlay_bytes_max": "memory for writes not yet in the engine; past it, puts are refused",
@@ -127,6 +135,8 @@ _POSITIVE = (
     "indirect_probes", "suspicion_factor", "suspicion_max_factor", "gossip_bytes_max",
     "unread_timeout_ms", "large_bytes", "flush_bytes", "background_latency_limit_ms",
     "background_share_min_percent", "background_share_max_percent",
+    "http_head_bytes_max", "http_body_bytes_max", "http_request_timeout_ms",
+    "http_idle_timeout_ms",
 )  # fmt: skip
 
 

@@ -25,6 +25,16 @@ left:    0
 }
 
 
+CART = """\
+the cart after two shoppers wrote at the same time: 2 siblings
+  ["book", "lamp"]
+  ["book", "pen"]
+merged and put back: ["book", "lamp", "pen"]
+a put sent twice under one id was written once
+deleted: 404
+"""
+
+
 @pytest.mark.parametrize(
     ("document", "at_least"),
     [
@@ -32,13 +42,14 @@ left:    0
         ("docs/tutorial/three-nodes-on-your-laptop.md", 20),
         ("docs/how-to/monitor.md", 4),
         ("docs/how-to/trace-a-request.md", 2),
+        ("docs/how-to/use-curl.md", 18),
     ],
 )
 def test_what_the_document_shows_is_what_happens(
     tmp_path: Path, document: str, at_least: int
 ) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    with Shell(tmp_path, free_row(6)) as shell:
+    with Shell(tmp_path, free_row(9)) as shell:
         assert shell.run(text) >= at_least
 
 
@@ -54,6 +65,18 @@ def test_every_example_runs() -> None:
                 check=False,
             )
             assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_the_shopping_cart_needs_no_more_than_bash_and_curl() -> None:
+    with running_cluster(http=True) as cluster:
+        done = subprocess.run(
+            ["bash", str(ROOT / "examples" / "shopping_cart.sh")],
+            env=os.environ | {"KVORUM_HTTP": cluster.http_url("a")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr, done.returncode) == (CART, "", 0)
 
 
 def test_the_readme_is_short() -> None:

@@ -53,6 +53,9 @@ class RunningCluster(LocalCluster):
                 return
         raise AssertionError(f"node {name} did not get its port {node.address} back")
 
+    def http_url(self, name: str) -> str:
+        return f"http://{self.processes[name].http}"
+
     def logs(self) -> str:
         parts = [f"--- log of {node.name}\n{node.said()}" for node in self.processes.values()]
         return "\n".join(parts)
@@ -69,10 +72,12 @@ def running_cluster(
     durability: Durability | None = None,
     options: tuple[str, ...] = (),
     admin: bool = False,
+    http: bool = False,
 ) -> Iterator[RunningCluster]:
     """A cluster that is ready. ``config`` sets what ``NodeConfig`` has, the same on every node.
 
-    With ``admin`` each node has an administration port: ``processes["a"].admin``.
+    With ``admin`` each node has an administration port, ``processes["a"].admin``; with ``http``
+    one for HTTP, ``processes["a"].http``.
 
     The durability of the default table is ``none`` with the memory engine and else ``one``.
     """
@@ -83,7 +88,9 @@ def running_cluster(
             folder = Path(temporary, str(attempt))
             folder.mkdir()
             given = [*options, *_settings(folder, config)]
-            ports = free_ports(2 * nodes if admin else nodes)
+            ports = free_ports((1 + admin + http) * nodes)
+            admin_ports = ports[nodes : 2 * nodes] if admin else []
+            http_ports = ports[-nodes:] if http else []
             members = tuple(
                 Member(index + 1, NAMES[index], "127.0.0.1", port)
                 for index, port in enumerate(ports[:nodes])
@@ -95,7 +102,9 @@ def running_cluster(
                 os.urandom(ENTROPY_BYTES),
                 default_durability=durability,
             )
-            with RunningCluster(topology, folder, engine, given, ports[nodes:]) as cluster:
+            with RunningCluster(
+                topology, folder, engine, given, admin_ports, http_ports
+            ) as cluster:
                 try:
                     cluster.start()
                     cluster.wait_until_ready()

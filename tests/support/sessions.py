@@ -4,9 +4,9 @@ In a ``console`` block, lines that begin with ``$`` are typed into one shell aft
 what follows must be their output, as doctest would have it: runs of spaces are alike, ``...``
 stands for anything, and so does what comes after ``ok:``, since any two of the owners may be
 first. ``kvorum up`` runs on in the background with ports of its own until the document
-ends, and so does what ends with ``&``; what is typed may name the usual administration ports,
-7491 and so on, and means those of the cluster then. A ``python`` block is a program; the lines of
-a comment that begins with ``# prints`` are what it prints.
+ends, and so does what ends with ``&``; what is typed may name the usual ports for HTTP, 7481 and
+so on, and for administration, 7491 and so on, and means those of the cluster then. A ``python``
+block is a program; the lines of a comment that begins with ``# prints`` are what it prints.
 """
 
 import os
@@ -23,8 +23,8 @@ from typing import Self
 
 FENCE = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 USUAL = "127.0.0.1:7401"
-USUAL_ADMIN = re.compile(r"\b749[1-9]\b")
-PATIENCE_SECONDS = 20.0
+USUAL_PORTS = re.compile(r"\b(748|749)([1-9])\b")
+PATIENCE_SECONDS = 45.0  # a little more than a cluster may take to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,14 @@ def _normal(text: str) -> str:
 class Shell:
     """Runs what a document says, in a folder, against a cluster that it starts itself.
 
-    Its ports are in one row: those of the nodes, then their administration ports.
+    Its ports are in one row: those of the nodes, then those for administration and for HTTP.
     """
 
     def __init__(self, folder: Path, port: int, nodes: int = 3) -> None:
         self.folder = folder
         self.port = port
         self.admin_port = port + nodes
+        self.http_port = port + 2 * nodes
         self.running: list[subprocess.Popen[bytes]] = []
         tools = Path(sys.executable).parent
         path = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -92,6 +93,7 @@ class Shell:
     def enter(self, command: Command) -> None:
         if command.text.startswith("kvorum up"):
             ports = f"--port {self.port} --admin-port {self.admin_port}"
+            ports += f" --http-port {self.http_port}"
             self.start(f"exec {command.text} {ports}", "Ready.")
         elif command.text.endswith("&"):
             self.start(f"exec {command.text[:-1]}", "listening")
@@ -123,16 +125,17 @@ class Shell:
         deadline = time.monotonic() + PATIENCE_SECONDS
         patient = command.text.startswith(("kvorum status", "kvorum explain"))
         while True:
-            text = USUAL_ADMIN.sub(
-                lambda usual: str(int(usual[0]) - 7491 + self.admin_port), command.text
-            )
-            said = self.output(["bash", "-c", text])
-            if matches(command.expected, said):
+            said = self.output(["bash", "-c", self._with_ports(command.text)])
+            if matches(self._with_ports(command.expected), said):
                 return
             if not patient or time.monotonic() > deadline:
                 told = f"--- the document says\n{command.expected}--- it said\n{said}"
                 raise AssertionError(f"$ {command.text}\n{told}")
             time.sleep(0.2)
+
+    def _with_ports(self, text: str) -> str:
+        firsts = {"748": self.http_port, "749": self.admin_port}
+        return USUAL_PORTS.sub(lambda usual: str(firsts[usual[1]] + int(usual[2]) - 1), text)
 
     def program(self, text: str) -> None:
         program = text.replace(USUAL, f"127.0.0.1:{self.port}")

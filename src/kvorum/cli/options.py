@@ -71,3 +71,38 @@ Durability = Annotated[
     DurabilityChoice | None,
     typer.Option("--durability", help="How many of the acks must be on disk; else the table's."),
 ]
+
+HttpAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--http",
+        metavar="HOST[:PORT]",
+        help="Serve the HTTP API there, on port 7480 if none is given.",
+    ),
+]
+AdminAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--admin",
+        metavar="HOST[:PORT]",
+        help="Serve health, metrics and the admin page there, on port 7490 if none is given.",
+    ),
+]
+HttpPort = Annotated[
+    int | None,
+    typer.Option(
+        "--http-port",
+        min=0,
+        max=65535,
+        help="The first node's port for HTTP; 0: none have one. By default 80 above --port.",
+    ),
+]
+AdminPort = Annotated[
+    int | None,
+    typer.Option(
+        "--admin-port",
+        min=0,
+        max=65535,
+        help="The first node's administration port; 0: none have one. By default 90 above --port.",
+    ),
+]

@@ -44,10 +44,11 @@ class NodeProcess:
 
     def __init__(
         self, member: Member, command: Sequence[str], data: Path, parent: int,
-        admin: Address | None = None,
+        admin: Address | None = None, http: Address | None = None,
     ) -> None:  # fmt: skip
         self.member = member
         self.admin = admin  # the administration port, if it has one
+        self.http = http  # where it serves HTTP, if it does
         self.name = member.name
         self.data = data
         self.log = data.with_name(f"{member.name}.log")
@@ -159,9 +160,9 @@ class LocalCluster:
 
     def __init__(
         self, topology: Topology, folder: Path, engine: str, options: Sequence[str] = (),
-        admin_ports: Sequence[int] = (),
+        admin_ports: Sequence[int] = (), http_ports: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """``admin_ports``: of the nodes in their order; none have one if it is empty."""
+        """``admin_ports``, ``http_ports``: of the nodes in their order; empty: none has one."""
         self.topology = topology
         self.folder = folder
         self.engine = engine
@@ -180,9 +181,14 @@ class LocalCluster:
             if engine != "memory":
                 command += ["--data", str(data)]
             admin = Address(member.host, admin_ports[index]) if admin_ports else None
+            http = Address(member.host, http_ports[index]) if http_ports else None
             if admin is not None:
                 command += ["--admin", str(admin)]
-            self.processes[member.name] = NodeProcess(member, command, data, self._parent, admin)
+            if http is not None:
+                command += ["--http", str(http)]
+            self.processes[member.name] = NodeProcess(
+                member, command, data, self._parent, admin, http
+            )
 
     @property
     def addresses(self) -> list[str]:

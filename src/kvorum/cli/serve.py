@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
-from kvorum.cli.options import EngineChoice
-from kvorum.cli.settings import read_admin_address, read_config, read_topology
+from kvorum.cli.options import AdminAddress, EngineChoice, HttpAddress
+from kvorum.cli.settings import (
+    read_admin_address,
+    read_config,
+    read_http_address,
+    read_topology,
+)
 from kvorum.server.process import run_node
 from kvorum.server.running import Door
 
@@ -27,13 +32,8 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Settings as TOML; see docs/reference/settings.md."),
     ] = None,
-    admin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST[:PORT]",
-            help="Serve health, metrics and the admin page there, on port 7490 if none is given.",
-        ),
-    ] = None,
+    http: HttpAddress = None,
+    admin: AdminAddress = None,
     allow_insecure_network: Annotated[
         bool,
         typer.Option(
@@ -62,7 +62,7 @@ def serve(
         data=data,
         engine=engine.value,
         config=read_config(config),
-        doors=_doors(admin),
+        doors=_doors(http, admin),
         allow_insecure_network=allow_insecure_network,
         log_json=log_json,
         parent_fd=parent_fd,
@@ -71,11 +71,17 @@ def serve(
         raise typer.Exit(code)
 
 
-def _doors(admin: str | None) -> list[Door]:
+def _doors(http: str | None, admin: str | None) -> list[Door]:
     """What is served beside the native port."""
-    if admin is None:
-        return []
-    # Only now: a node without this port, and every other command, starts without its libraries.
-    from kvorum.admin.door import AdminDoor
+    # Imported only now: a node without these ports, and every other command, starts without
+    # their libraries.
+    doors: list[Door] = []
+    if http is not None:
+        from kvorum.server.http_service import HttpService
 
-    return [AdminDoor(read_admin_address(admin))]
+        doors.append(HttpService(read_http_address(http)))
+    if admin is not None:
+        from kvorum.admin.door import AdminDoor
+
+        doors.append(AdminDoor(read_admin_address(admin)))
+    return doors

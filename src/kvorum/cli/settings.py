@@ -25,6 +25,7 @@ VARIABLE_PREFIX: Final = "KVORUM_"
 DEFAULT_NODES: Final = "127.0.0.1:7401"
 DEFAULT_ADMIN_PORT: Final = 7490
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DEFAULT_HTTP_PORT: Final = 7480
 
 _FIELDS: Final = {field.name: field.type for field in msgspec.structs.fields(NodeConfig)}
 
@@ -86,6 +87,14 @@ def read_admin_address(text: str) -> Address:
         return parse_address(text, DEFAULT_ADMIN_PORT)
     except BadRequest as error:
         raise SettingsInvalid(f"--admin: {error}") from None
+
+
+def read_http_address(text: str) -> Address:
+    """Where the HTTP API is to be served."""
+    try:
+        return parse_address(text, DEFAULT_HTTP_PORT)
+    except BadRequest as error:
+        raise SettingsInvalid(f"--http: {error}") from None
 
 
 def connect_to(

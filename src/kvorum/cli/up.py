@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from kvorum.cli.options import EngineChoice, Json
+from kvorum.cli.options import AdminPort, EngineChoice, HttpPort, Json
 from kvorum.cli.outcome import CommandFailed, PortInUse
 from kvorum.cli.output import Output
 from kvorum.cli.processes import TOPOLOGY_FILE, LocalCluster, NodeProcess, port_problem
@@ -31,7 +31,8 @@ from kvorum.model.topology import (
 
 FIRST_PORT: Final = 7401
 PORT_MAX: Final = 65535
-ADMIN_DISTANCE: Final = 90  # of a node's administration port from its native one
+HTTP_DISTANCE: Final = 80  # of a node's HTTP port from its native one
+ADMIN_DISTANCE: Final = 90  # and of its administration port
 HOST: Final = "127.0.0.1"
 WATCH_SECONDS: Final = 0.2
 
@@ -49,15 +50,8 @@ def up(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="The first node's port; the others follow.")
     ] = FIRST_PORT,
-    admin_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="The first node's administration port; 0: none have one. By default 90 above "
-            "--port.",
-        ),
-    ] = None,
+    http_port: HttpPort = None,
+    admin_port: AdminPort = None,
     partitions: Annotated[
         int, typer.Option(help="Equal parts of the ring, a power of two, fixed for ever.")
     ] = DEFAULT_PARTITIONS,
@@ -76,10 +70,13 @@ def up(
     topology = local_topology(data, nodes, engine.value, port, partitions)
     check_ports(topology)
     options = ["--config", str(config.absolute())] if config is not None else []
-    admin_ports = choose_admin_ports(out, topology, admin_port)
+    http_usual = port + max(HTTP_DISTANCE, nodes)
+    http_ports = choose_ports(out, topology, http_port, http_usual, "--http-port")
+    admin_usual = max(port + ADMIN_DISTANCE, http_usual + nodes)
+    admin_ports = choose_ports(out, topology, admin_port, admin_usual, "--admin-port")
     with (
         stop_signals() as stop,
-        LocalCluster(topology, data, engine.value, options, admin_ports) as cluster,
+        LocalCluster(topology, data, engine.value, options, admin_ports, http_ports) as cluster,
     ):
         cluster.start()
         cluster.wait_until_ready(while_waiting=stop.check)
@@ -179,8 +176,10 @@ def check_ports(topology: Topology) -> None:
         raise PortInUse("; ".join(problems))
 
 
-def choose_admin_ports(out: Output, topology: Topology, first: int | None) -> list[int]:
-    """The administration ports of all nodes; none if they are not wanted.
+def choose_ports(
+    out: Output, topology: Topology, first: int | None, usual: int, option: str
+) -> list[int]:
+    """The further ports of all nodes for which ``option`` is; none if they are not wanted.
 
     Those that nobody asked for are not worth failing for: if one is taken, there are none.
     """
@@ -189,22 +188,22 @@ def choose_admin_ports(out: Output, topology: Topology, first: int | None) -> li
         return []
     asked_for = first is not None
     if first is None:
-        first = members[0].port + max(ADMIN_DISTANCE, len(members))
+        first = usual
     ports = [first + index for index in range(len(members))]
     problems = [
         text
         for member, port in zip(members, ports, strict=True)
-        if (text := _admin_port_problem(member, port))
+        if (text := _further_port_problem(member, port))
     ]
     if not problems:
         return ports
     if asked_for:
         raise PortInUse("; ".join(problems))
-    out.note(f"no administration ports, see --admin-port: {problems[0]}")
+    out.note(f"none of the ports of {option}, since {problems[0]}")
     return []
 
 
-def _admin_port_problem(member: Member, port: int) -> str:
+def _further_port_problem(member: Member, port: int) -> str:
     if port > PORT_MAX:
         return f"there is no port {port}, for node {member.name}"
     return port_problem(member.name, member.host, port)
@@ -216,6 +215,7 @@ def _say_ready(out: Output, cluster: LocalCluster) -> None:
         nodes = {
             node.name: {
                 "address": node.address,
+                "http": f"http://{node.http}" if node.http else None,
                 "admin": f"http://{node.admin}/" if node.admin else None,
                 "pid": node.pid,
                 "log": str(node.log),
@@ -225,11 +225,12 @@ def _say_ready(out: Output, cluster: LocalCluster) -> None:
         out.json({"ready": True, "addresses": addresses, "nodes": nodes})
         return
     out.table(
-        ["node", "address", "admin page", ">process", "log"],
+        ["node", "address", "http", "admin page", ">process", "log"],
         [
             [
                 node.name,
                 node.address,
+                f"http://{node.http}" if node.http else "none",
                 f"http://{node.admin}/" if node.admin else "none",
                 str(node.pid),
                 str(node.log),
@@ -245,6 +246,9 @@ def _say_ready(out: Output, cluster: LocalCluster) -> None:
     out.line("  kvorum put alice book")
     out.line("  kvorum get alice")
     out.line("  kvorum status")
+    http = next(iter(cluster.processes.values())).http
+    if http is not None:
+        out.line(f"  curl -i http://{http}/tables/default/keys/alice")
     out.line("Ctrl-C stops all nodes; the data stays.")
 
 

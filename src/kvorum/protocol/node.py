@@ -106,8 +106,7 @@ class Node:
         "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
         "generations", "handoff", "hints", "holdings", "inspection", "listing", "me", "membership",
         "minter", "name", "peering", "reaping", "replica", "requests", "ring", "software", "store",
-        "tables",
-        "timers", "tracer",
+        "tables", "timers", "tracer",
     )  # fmt: skip
 
     def __init__(

@@ -82,8 +82,9 @@ class Connection(ClientPort):
             self.on_closed()
         self.transport = None
 
-    def eof_received(self) -> None:
-        """Nothing: the loop closes the connection, as it should."""
+    def eof_received(self) -> bool:
+        """The loop closes the connection, as it should."""
+        return False
 
     def pause_writing(self) -> None:
         """The other side does not keep up: stop taking more from it."""

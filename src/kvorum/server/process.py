@@ -35,9 +35,8 @@ from kvorum.server.listener import Listener
 from kvorum.server.logs import configure_logs
 from kvorum.server.loop import Turns
 from kvorum.server.peers import OutgoingPeers
-from kvorum.server.running import Door, RunningNode
+from kvorum.server.running import Door, RunningNode, is_loopback
 
-LOOPBACK: Final = ("localhost", "::1")
 EXIT_OK: Final = 0
 EXIT_IN_USE: Final = 6
 EXIT_BROKEN: Final = 70  # an invariant does not hold; the next start takes it for a crash
@@ -75,7 +74,7 @@ def run_node(
         raise SettingsInvalid(f"the topology has no node {name!r}; it has {known}")
     own = Address(member.host, member.port)
     for address in (own, *(door.address for door in doors)):
-        if not allow_insecure_network and not _is_loopback(address.host):
+        if not allow_insecure_network and not is_loopback(address.host):
             raise SettingsInvalid(
                 f"node {name} would listen on {address}, beyond this machine, where anybody "
                 "could read and write: there is no authentication yet. Use "
@@ -91,10 +90,6 @@ def run_node(
         process = _Process(ring, member, config, opened, listening, behind, parent_fd, on_ready)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(process.run())
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
 
 
 def _bind(wanted: Address, name: str) -> socket.socket:
@@ -175,6 +170,8 @@ class _Process:
             self._on_ready()
         await stopping.wait()
         server.close()
+        for door, _ in self._doors:
+            door.refuse()
         await self._finish(turns, listener)
         for door, _ in self._doors:
             await door.close()

@@ -7,6 +7,7 @@ last request. What a door serves is handed in by the command line: the server kn
 
 import socket
 from dataclasses import dataclass
+from typing import Final
 
 from kvorum.client.addresses import Address
 from kvorum.config import NodeConfig
@@ -15,6 +16,12 @@ from kvorum.server.datadir import OpenedData
 from kvorum.server.listener import Listener
 from kvorum.server.loop import Turns
 from kvorum.wire.messages import StatusAnswer
+
+LOOPBACK: Final = ("localhost", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")
 
 
 @dataclass(slots=True)
@@ -44,6 +51,9 @@ class Door:
     async def open(self, node: RunningNode, listening: socket.socket) -> None:
         """Serve on a socket that is bound and does not listen yet."""
         raise NotImplementedError
+
+    def refuse(self) -> None:
+        """The node is stopping: take nothing new, but go on with what is under way."""
 
     async def close(self) -> None:
         """Stop serving, soon; whoever waits for an answer may wait for it a little longer."""

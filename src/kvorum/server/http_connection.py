@@ -1,0 +1,255 @@
+"""One HTTP connection: requests in their order, and their answers in the same.
+
+Requests line up while a read is parsed (``http_reader.py``) and begin when it is their turn:
+several are under way at a time only while all of them merely read (RFC 9112, section 9.3.2), and
+what waits is bounded by what one read brings, since no more is read meanwhile.
+
+A request must arrive at some speed, an answer must be read, and an idle connection ends after a
+while. An error whose request has not come to its end closes the connection, after the answer has
+had time to be read.
+"""
+
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from kvorum.server.connection import Connection
+from kvorum.server.http_exchange import Exchange
+from kvorum.server.http_problems import HttpProblem
+from kvorum.server.http_reader import RequestReader
+from kvorum.wire.codec import decode_control
+from kvorum.wire.framing import LENGTH_BYTES
+from kvorum.wire.kinds import CONTROL
+from kvorum.wire.requests import REQUEST_NUMBER_OFFSET, unpack_request_number
+
+if TYPE_CHECKING:
+    from kvorum.server.http import HttpDoor
+
+PIPELINE_MAX: Final = 64  # reads of one connection under way at a time
+LINGER_MICROSECONDS: Final = 2_000_000
+LINGER_BYTES: Final = 1 << 20
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NUMBERS: Final = 0xFFFFFFFF
+_FRAME_NUMBER_OFFSET: Final = LENGTH_BYTES + REQUEST_NUMBER_OFFSET
+
+
+class HttpConnection(Connection):
+    """From the first byte to the end. It is the ``ClientPort`` of all that is asked on it."""
+
+    __slots__ = (
+        "_all_safe", "_discarded", "_lingering_since", "_number", "_reading", "_requests",
+        "_started", "_unread", "_unread_since", "active_at", "advancing", "calls", "door", "queue",
+    )  # fmt: skip
+
+    def __init__(self, door: "HttpDoor") -> None:
+        super().__init__(door.turns, door.config.client_output_bytes_max)
+        self.door = door
+        self.queue: deque[Exchange] = deque()  # in order of their answers
+        self.calls: dict[int, Exchange] = {}  # number of a native request -> who asked
+        self.active_at = 0  # when something last came or went
+        self.advancing = False
+        self._requests = RequestReader(self)
+        self._number = 0
+        self._started = 0  # so many of the queue are under way, or answered
+        self._all_safe = True  # they only read
+        self._discarded = 0  # bytes behind the last request
+        self._lingering_since = -1  # our side has ended; -1: not yet
+        self._reading = True
+        self._unread = 0  # of our answers, when they were last looked at
+        self._unread_since = -1
+
+    # What arrives.
+
+    def on_open(self) -> None:
+        self.active_at = self.opened_at
+        self.door.on_open(self)
+
+    def step(self, data: bytes) -> None:
+        self.active_at = self.turns.env.now
+        try:
+            if self._requests.ended or not data:
+                self._discard(data)
+            else:
+                self._requests.feed(data)
+            self.advance()
+        except AssertionError:
+            raise  # A broken invariant is the whole node's affair.
+        except Exception as error:
+            # Whatever this input has hit, the others' must not suffer for it.
+            self.turns.env.report("unexpected_input", peer=self.peer_name(), error=repr(error))
+            traceback.print_exception(error)
+            self.abort()
+
+    def eof_received(self) -> bool:
+        """The peer will send no more, but may well wait for answers; its end is a step too."""
+        self.data_received(b"")
+        return True
+
+    def _discard(self, data: bytes) -> None:
+        """What follows the last request is nobody's; at its end the connection ends."""
+        self._discarded += len(data)
+        if data and self._discarded <= LINGER_BYTES:
+            return
+        if data or self._lingering_since >= 0:
+            self.abort()
+        elif self.queue:
+            self._requests.close()
+            self.queue[-1].close = True
+        else:
+            self.end()
+
+    # Requests and answers in their order.
+
+    def ask(self, exchange: Exchange) -> int:
+        """A number under which the node will answer ``exchange``."""
+        self._number = number = (self._number + 1) & _NUMBERS or 1
+        self.calls[number] = exchange
+        return number
+
+    def send(self, frame: bytes) -> None:
+        """An answer of the node."""
+        if frame[LENGTH_BYTES] == CONTROL:
+            message = decode_control(frame[LENGTH_BYTES:])
+            exchange = self.calls.pop(getattr(message, "request", 0), None)
+            if exchange is not None:
+                exchange.on_message(message)
+            return
+        number = int(unpack_request_number(frame, _FRAME_NUMBER_OFFSET)[0])
+        exchange = self.calls.pop(number, None)
+        if exchange is not None:  # Else nobody waits for it any more.
+            exchange.on_answer(number, frame)
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; they leave at the end of the turn."""
+        Connection.send(self, data)
+
+    def advance(self) -> None:
+        """Write the answers that are due, begin the requests that may begin."""
+        if self.closed:
+            return
+        self.advancing = True  # What is answered at once meanwhile is seen in this round.
+        queue = self.queue
+        while queue and not self.closed:
+            first = queue[0]
+            if first.done:
+                queue.popleft()
+                self._started -= 1
+                if first.body_bytes:
+                    self.door.forget_body(first.body_bytes)
+                if first.output:
+                    Connection.send(self, first.output)
+                if first.close or self.door.closing:
+                    self._say_goodbye()
+                    break
+                continue
+            started = self._started
+            if started == len(queue):
+                break
+            following = queue[started]
+            if started and not (following.safe and self._all_safe and started < PIPELINE_MAX):
+                break
+            self._all_safe = following.safe
+            self._started = started + 1
+            following.begin()
+        self.advancing = False
+        self.active_at = self.turns.env.now
+        if self._requests.continue_wanted and not queue and not self.closed:
+            self._requests.continue_wanted = False
+            if not self._requests.body_bytes:
+                self.write(CONTINUE)
+        if self._reading == (len(queue) - self._started >= PIPELINE_MAX):
+            self._update_reading()
+
+    def _update_reading(self) -> None:
+        """Read on unless requests wait here, or answers there."""
+        transport = self.transport
+        self._reading = wanted = len(self.queue) - self._started < PIPELINE_MAX
+        if transport is None or transport.is_closing() or self.paused:
+            return
+        if wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        transport = self.transport
+        if self._reading:
+            super().pause_writing()
+        self.paused = True
+        if transport is not None:
+            self._unread = transport.get_write_buffer_size()
+            self._unread_since = self.turns.env.now
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self._reading:
+            super().resume_writing()
+        if self.queue and not self.closed:
+            self.turns.begin()
+            self.queue[0].on_writable()
+
+    # Its end.
+
+    def _say_goodbye(self) -> None:
+        """The last answer is written: end our side, and leave the peer time to read it.
+
+        Closed at once, with bytes of the peer unread, the kernel would reset the connection, and
+        the peer might never see the answer.
+        """
+        self._requests.close()
+        self._drop_queue()
+        self._lingering_since = self.turns.env.now
+        if not self.dirty:
+            self._write_eof()
+
+    def flush(self) -> None:
+        super().flush()
+        if self._lingering_since >= 0:
+            self._write_eof()
+
+    def _write_eof(self) -> None:
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write_eof()
+
+    def _drop_queue(self) -> None:
+        for exchange in self.queue:
+            exchange.cancel()
+            self.door.forget_body(exchange.body_bytes)
+        self.queue.clear()
+        self._started = 0
+        self.calls.clear()
+
+    def on_closed(self) -> None:
+        self._drop_queue()
+        self._requests.close()
+        self.door.on_closed(self)
+
+    def look(self, now: int) -> None:
+        """Once a second or so: end what takes too long."""
+        config = self.door.config
+        if self._lingering_since >= 0:
+            if now - self._lingering_since > LINGER_MICROSECONDS:
+                self.abort()
+        elif self.paused and self._unread_since >= 0:
+            self._look_at_unread(now, config.unread_timeout_ms * 1000)
+        elif self._requests.in_message:
+            if self._requests.is_late(now):
+                text = f"not here after {(now - self._requests.began) // 1000} ms"
+                self._requests.fail(HttpProblem("request_timeout", text))
+                self.advance()
+        elif self.idle and now - self.active_at > config.http_idle_timeout_ms * 1000:
+            self.end()
+
+    def _look_at_unread(self, now: int, patience: int) -> None:
+        assert self.transport is not None
+        unread = self.transport.get_write_buffer_size()
+        if unread < self._unread:
+            self._unread = unread
+            self._unread_since = now
+        elif now - self._unread_since > patience:
+            self.cut_off("it does not read its answers")
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue and not self._requests.in_message and self._lingering_since < 0
