@@ -8,6 +8,9 @@ import copy
 
 import pytest
 
+from kvorum.model.holding import record_of
+from kvorum.model.reaping import without_actors
+from kvorum.model.siblings import alive, seen_of
 from kvorum.simulator.run import run_seed
 from kvorum.simulator.world import World
 from tests.support.scripts import Stage
@@ -22,6 +25,7 @@ FAILED_ONCE = {
     3403960034: "the judge looked before a put that had stood in a slow path had arrived",
     3262349152: "a start on a full engine took for durable what a failed sync had left in memory",
     400155: "the judge looked while a round of reaping went from owner to owner",
+    400147: "the judge looked before the last owner had retired an actor",
     400222: "the judge looked while a round of reaping went from owner to owner",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
@@ -84,3 +88,26 @@ def test_a_tombstone_that_one_owner_has_reaped_is_as_good_as_nothing() -> None:
 def test_a_value_that_one_owner_has_lost_is_still_missed() -> None:
     checkers = [failure.partition(":")[0] for failure in ended("1").failures]
     assert checkers[:2] == ["reaped alive", "unequal"]
+
+
+def test_an_actor_that_one_owner_has_retired_is_not_missed() -> None:
+    """Found by seed 400147: another owner was yet to retire it."""
+    stage = Stage()
+    for command in (
+        "cluster a b c n=3 r=2 w=3", "put a k=1 as first", "pass 60ms",
+        "put b k=2 with first", "pass 60ms",
+    ):  # fmt: skip
+        stage.do(command)
+    (key,) = stage.world.history.keys
+    process = stage.world.machines[3].process
+    assert process is not None
+    holding = process.store.get(key) or b""
+    record = record_of(holding)
+    (dot,) = alive(record)
+    retired = [actor for actor in seen_of(record).runs if actor != dot[:12]]
+    assert len(retired) == 1
+    less = without_actors(record, retired)
+    assert less != record
+    process.store.put(key, holding[: -len(record)] + less)
+    stage.world.checks.judge_end()
+    assert stage.world.failures == []

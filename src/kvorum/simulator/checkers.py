@@ -377,18 +377,17 @@ class Checks:
     def _judge_equality(self, history: KeyHistory) -> bytes:
         """Compare all owners' records of one key; return the record."""
         world = self._world
-        records: dict[bytes, list[str]] = {}
+        groups: dict[tuple[bytes, ...], list[str]] = {}
+        record = b""
         for machine in self._owners(history):
             holding = machine.process.store.get(history.key) if machine.process else None
-            record = record_of(holding) if holding else b""
-            if record and self._is_reaped(history, record):
-                record = b""  # A round is under way, and has not come to this owner yet.
-            records.setdefault(record, []).append(machine.name)
+            held = record_of(holding) if holding else b""
+            record = record or held
+            groups.setdefault(self._worth(history, held), []).append(machine.name)
         name = history.mints[0].write.name
-        if len(records) > 1:
-            groups = "; ".join(", ".join(names) for names in records.values())
-            world.fail(f"unequal: after all was read and mended {name} differs between {groups}")
-        record = next(iter(records))
+        if len(groups) > 1:
+            sides = "; ".join(", ".join(names) for names in groups.values())
+            world.fail(f"unequal: after all was read and mended {name} differs between {sides}")
         if record and history.lww:
             self._judge_winner(history, name, record)
         elif record:
@@ -400,11 +399,18 @@ class Checks:
             self._judge_shown(history, name, covered, shown)
         return record
 
-    def _is_reaped(self, history: KeyHistory, record: bytes) -> bool:
-        """Whether some owner has let go of this very record: it is worth as much as nothing."""
-        ends = [Value(one) for one in split_values(record)]
-        gone = all(end.tombstone or end.expiry for end in ends)
-        return gone and not history.mask_of_record(record) & ~history.reaped
+    def _worth(self, history: KeyHistory, record: bytes) -> tuple[bytes, ...]:
+        """What a record says beyond what some owner has let go of; usually all of it.
+
+        Rounds go from owner to owner, and one may be under way when the judge looks.
+        """
+        if not history.reaped or not record:
+            return (record,) if record else ()
+        seen = history.mask_of_record(record) & ~history.reaped
+        values = split_values(record)
+        if not seen and all(end.tombstone or end.expiry for end in map(Value, values)):
+            return ()
+        return (b"%x" % seen, *values)
 
     def _judge_winner(self, history: KeyHistory, name: str, record: bytes) -> None:
         order = order_of(record)
