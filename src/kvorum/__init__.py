@@ -8,7 +8,7 @@ __version__ = "0.1.0.dev0"
 
 from kvorum.client.asynchronous import AsyncClient
 from kvorum.client.blocking import Client
-from kvorum.client.store import Ack, Found, Sibling, Stored, TableDescription
+from kvorum.client.store import Ack, Found, LocalCopy, Sibling, Stored, TableDescription
 from kvorum.errors import (
     BadContext,
     BadRequest,
@@ -62,6 +62,7 @@ __all__ = [
     "Client",
     "Found",
     "KvorumError",
+    "LocalCopy",
     "NoNodeReachable",
     "OutcomeUnknown",
     "Overloaded",

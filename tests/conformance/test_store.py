@@ -285,6 +285,25 @@ def test_the_topology_status_and_explain(client: Any, key: str) -> None:
     assert len({replica.record for replica in explained.replicas}) == 1
 
 
+def test_a_local_read_shows_one_nodes_own_copies_and_repairs_nothing(client: Any, key: str) -> None:
+    table = client.table("default")
+    table.put(key, b"book", w=3)
+    table.delete(f"{key}-gone")
+    for node in ("a", 2, "c"):
+        here, gone, nothing = client.local_get_many(
+            "default", [key, f"{key}-gone", f"{key}-never"], node=node
+        )
+        assert (here.values, here.known, here.damaged) == ((b"book",), True, False)
+        assert gone.values == nothing.values == ()
+        assert not nothing.known
+    with pytest.raises(kvorum.BadRequest, match="no member 'z'"):
+        client.local_get_many("default", [key], node="z")
+    with pytest.raises(kvorum.TooLarge, match="1001 keys"):
+        client.local_get_many("default", [key] * 1001, node="a")
+    with pytest.raises(kvorum.UnknownTable):
+        client.local_get_many("no such table", [key], node="a")
+
+
 def test_one_node_is_enough_to_begin_with(cluster: RunningCluster, key: str) -> None:
     with cluster.connect("b") as client:
         table = client.table("default")

@@ -7,7 +7,7 @@ use then.
 from struct import error as StructError
 from typing import Final
 
-from kvorum.client.store import LEVEL_NAMES, Ack, Found, Stored, TableDescription
+from kvorum.client.store import LEVEL_NAMES, Ack, Found, LocalCopy, Stored, TableDescription
 from kvorum.errors import (
     BadContext,
     BadRequest,
@@ -19,9 +19,9 @@ from kvorum.errors import (
     TooManySiblings,
     UnknownTable,
 )
-from kvorum.model.record import Value, value_end
+from kvorum.model.record import RecordInvalid, Value, check_record, split_values, value_end
 from kvorum.model.tables import TableSettings
-from kvorum.wire.messages import TableAnswer
+from kvorum.wire.messages import LocalAnswer, TableAnswer
 from kvorum.wire.requests import (
     ACK_BYTES,
     BAD_CONTEXT,
@@ -144,3 +144,19 @@ def _describe(
         settings.durability.name.lower(), settings.sloppy, settings.ttl_seconds,
         settings.max_siblings, settings.max_record_bytes, unreached, conflict,
     )  # fmt: skip
+
+
+def decode_copies(answer: LocalAnswer) -> list[LocalCopy]:
+    """One node's own copies. Raises ``AnswerInvalid``."""
+    copies: list[LocalCopy] = []
+    for copy in answer.copies:
+        values: list[Value] = []
+        if copy.record is not None:
+            try:
+                check_record(copy.record)
+            except (RecordInvalid, StructError) as error:
+                raise AnswerInvalid(f"a node holds what is no record: {error}") from None
+            values = [Value(encoded) for encoded in split_values(copy.record)]
+        alive = tuple(value.data for value in values if not value.tombstone)
+        copies.append(LocalCopy(alive, copy.record is not None, copy.quarantined, copy.on_disk))
+    return copies

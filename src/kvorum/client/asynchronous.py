@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from kvorum.client import operations, requests
 from kvorum.client.addresses import Address, parse_addresses
-from kvorum.client.answers import describe_tables
+from kvorum.client.answers import decode_copies, describe_tables
 from kvorum.client.connections import Shell
 from kvorum.client.requests import Request, Waiter
 from kvorum.client.session import Session
@@ -22,6 +22,7 @@ from kvorum.client.store import (
     DurabilityName,
     Found,
     Key,
+    LocalCopy,
     Merge,
     PutItem,
     ResolutionName,
@@ -308,6 +309,12 @@ class AsyncClient(Store):
         return await self._run(requests.ask_trace(
             table, key, sort_key, value, context, needed, os.urandom(8)
         ))  # fmt: skip
+
+    async def local_get_many(
+        self, table: str, keys: Iterable[Key], *, node: str | int, sort_key: Key = b""
+    ) -> list[LocalCopy]:
+        member = self._entered().member_named(node)
+        return decode_copies(await self._run(requests.ask_local(table, keys, sort_key, member)))
 
     async def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> ExplainAnswer:
         return await self._run(requests.ask_explain(table, key, sort_key))

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from kvorum.client import operations, requests
 from kvorum.client.addresses import parse_addresses
-from kvorum.client.answers import describe_tables
+from kvorum.client.answers import decode_copies, describe_tables
 from kvorum.client.requests import Request, Waiter
 from kvorum.client.session import Session
 from kvorum.client.sockets import Sockets
@@ -26,6 +26,7 @@ from kvorum.client.store import (
     DurabilityName,
     Found,
     Key,
+    LocalCopy,
     Merge,
     PutItem,
     ResolutionName,
@@ -146,6 +147,12 @@ class Client(Store):
         return self._run(requests.ask_trace(
             table, key, sort_key, value, context, needed, os.urandom(8)
         ))  # fmt: skip
+
+    def local_get_many(
+        self, table: str, keys: Iterable[Key], *, node: str | int, sort_key: Key = b""
+    ) -> list[LocalCopy]:
+        member = self._session.member_named(node)
+        return decode_copies(self._run(requests.ask_local(table, keys, sort_key, member)))
 
     def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> ExplainAnswer:
         return self._run(requests.ask_explain(table, key, sort_key))

@@ -5,6 +5,7 @@ error. What depends on the node that it is sent to (its number, the put's time o
 clock) is filled in by ``frame`` at each sending.
 """
 
+from collections.abc import Iterable
 from typing import Final, Generic, TypeVar, cast
 
 from kvorum.client.answers import AnswerInvalid, decode_found, decode_stored
@@ -16,9 +17,12 @@ from kvorum.model.tables import DEFAULT_TABLE, DEFAULT_TABLE_ID
 from kvorum.wire.codec import encode
 from kvorum.wire.kinds import GET_OK, PUT_OK
 from kvorum.wire.messages import (
+    LOCAL_KEYS_MAX,
     Control,
     ExplainAnswer,
     ExplainQuery,
+    LocalAnswer,
+    LocalQuery,
     StatusAnswer,
     StatusQuery,
     TableAnswer,
@@ -44,7 +48,7 @@ T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Control)
 Question = (
     TopologyQuery | TableQuery | TableList | TableCreate | TableSet | TableDrop | StatusQuery
-    | ExplainQuery | TraceQuery
+    | ExplainQuery | TraceQuery | LocalQuery
 )  # fmt: skip
 
 
@@ -231,7 +235,7 @@ class Ask(Request[Answer]):
 
     def frame(self, number: int, contact: Contact, lowest_open: int) -> bytes:
         self.question.request = number
-        if isinstance(self.question, ExplainQuery | TraceQuery):
+        if isinstance(self.question, ExplainQuery | TraceQuery | LocalQuery):
             self.question.table_id = self.table_id
         return encode(self.question)
 
@@ -298,6 +302,15 @@ def ask_status(member: int) -> Ask[StatusAnswer]:
 def ask_explain(table: str, key: Key, sort_key: Key) -> Ask[ExplainAnswer]:
     question = ExplainQuery(0, b"", key_bytes(key), sort_key_bytes(sort_key))
     return Ask(question, ExplainAnswer, table_name(table), question.partition_key)
+
+
+def ask_local(table: str, keys: Iterable[Key], sort_key: Key, member: int) -> Ask[LocalAnswer]:
+    pairs = [(key_bytes(key), sort_key_bytes(sort_key)) for key in keys]
+    if len(pairs) > LOCAL_KEYS_MAX:
+        raise TooLarge(f"{len(pairs)} keys; {LOCAL_KEYS_MAX} may be looked up at once")
+    ask = Ask(LocalQuery(0, b"", pairs), LocalAnswer, table_name(table))
+    ask.target = member
+    return ask
 
 
 def ask_trace(

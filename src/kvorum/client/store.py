@@ -137,6 +137,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalCopy:
+    """What one node itself holds of a key, read without asking anybody and without repair."""
+
+    values: tuple[bytes, ...]  # alive, in no order that means anything
+    known: bool  # it holds a record, if only of a delete
+    damaged: bool  # its copy is damaged; the next good one heals it
+    on_disk: bool  # all that it holds is on its disk
+
+
+@dataclass(frozen=True, slots=True)
 class TableDescription:
     """A table and its settings, as a node told them."""
 
@@ -278,6 +288,12 @@ class Store(ABC):
 
         ``needed`` is the ``r`` or ``w``. A traced put is sent once and never again by itself.
         """
+
+    @abstractmethod
+    def local_get_many(
+        self, table: str, keys: Iterable[Key], *, node: str | int, sort_key: Key = b""
+    ) -> Result[list[LocalCopy]]:
+        """One node's own copies of up to 1,000 keys, without repair: for tests and operators."""
 
     @abstractmethod
     def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> Result[ExplainAnswer]:

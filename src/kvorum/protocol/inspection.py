@@ -16,9 +16,12 @@ from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
 from kvorum.wire.codec import encode
 from kvorum.wire.messages import (
+    LOCAL_KEYS_MAX,
     ControlRefused,
     ExplainAnswer,
     ExplainQuery,
+    LocalAnswer,
+    LocalQuery,
     LocalRead,
     LocalRecord,
     OperationStatus,
@@ -74,6 +77,22 @@ class Inspection:
         own = own_dot(held)
         minted_here = b"" if own[:8] != store.store_id else own
         return LocalRecord(request, self._me, record_of(held), False, on_disk, minted_here)
+
+    def on_local_query(self, client: ClientPort, query: LocalQuery) -> None:
+        """A client asks for this node's own copies."""
+        if len(query.table_id) != TABLE_ID_BYTES or len(query.keys) > LOCAL_KEYS_MAX:
+            text = (
+                f"a table id has {TABLE_ID_BYTES} bytes, and at most {LOCAL_KEYS_MAX} keys are "
+                "looked up at once"
+            )
+            client.send(encode(ControlRefused(query.request, BAD_REQUEST, text)))
+            return
+        hash_key = self._ring.hash_key
+        copies = [
+            self.local_read(0, engine_key(hash_key, query.table_id, partition_key, sort_key))
+            for partition_key, sort_key in query.keys
+        ]
+        client.send(encode(LocalAnswer(query.request, copies)))
 
     def on_explain(self, client: ClientPort, query: ExplainQuery) -> None:
         ring = self._ring

@@ -46,6 +46,7 @@ from kvorum.wire.message import Message
 from kvorum.wire.messages import (
     Control,
     ExplainQuery,
+    LocalQuery,
     LocalRead,
     LocalRecord,
     PeerStatus,
@@ -233,6 +234,8 @@ class Node:
                 self.tables.on_drop(client, message)
             case StatusQuery():
                 client.send(encode(self.status(message.request)))
+            case LocalQuery():
+                self.inspection.on_local_query(client, message)
             case ExplainQuery():
                 self.inspection.on_explain(client, message)
             case TraceQuery():

@@ -28,6 +28,7 @@ ROLE_FORWARD: Final = "forward"  # requests that another node forwards
 ROLE_DATA: Final = "data"  # batches between nodes
 ROLE_LARGE: Final = "large"  # batches of large values, so that they delay nobody
 ROLE_CONTROL: Final = "control"  # control messages between nodes
+LOCAL_KEYS_MAX: Final = 1_000  # of one LocalQuery
 NODE_ROLES: Final = (ROLE_FORWARD, ROLE_DATA, ROLE_LARGE, ROLE_CONTROL)
 
 
@@ -292,10 +293,26 @@ class ExplainAnswer(Message, tag=32):
     replicas: list[LocalRecord]  # one per owner, in their order
 
 
+class LocalQuery(Message, tag=88):
+    """Client to node: what do you yourself hold of these keys? Answered by ``LocalAnswer``."""
+
+    request: int
+    table_id: bytes
+    keys: list[tuple[bytes, bytes]]  # partition key, sort key; at most ``LOCAL_KEYS_MAX``
+
+
+class LocalAnswer(Message, tag=89):
+    """One node's own copies, in the order of the question; nothing is repaired by it."""
+
+    request: int
+    copies: list[LocalRecord]
+
+
 Control = (
     Ping | Pong | TablesUpdate | TablesUpdated | LocalRead | LocalRecord | ControlRefused
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
-    | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer | Reaping
+    | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer
+    | LocalQuery | LocalAnswer | Reaping
     | Gossiping | Tracing | Handoff
     | KeysQuery | KeysAnswer | LocalKeys | LocalKeysAnswer
 )  # fmt: skip

@@ -11,7 +11,7 @@ from tests.support.recording import OneNode
 
 FROM_CLIENTS = {
     "TopologyQuery", "TableQuery", "TableList", "TableCreate", "TableSet", "TableDrop",
-    "StatusQuery", "ExplainQuery", "KeysQuery", "TraceQuery",
+    "StatusQuery", "ExplainQuery", "KeysQuery", "TraceQuery", "LocalQuery",
 }  # fmt: skip
 FROM_MEMBERS = {
     "Ping", "TablesUpdate", "TablesUpdated", "LocalRead", "LocalRecord",
@@ -24,7 +24,7 @@ FROM_MEMBERS = {
 NO_LONGER_SENT = {"Pong"}
 TO_CLIENTS = {
     "ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer",
-    "KeysAnswer", "TraceAnswer",
+    "KeysAnswer", "TraceAnswer", "LocalAnswer",
 }  # fmt: skip
 NAMES = sorted(message.__name__ for message in typing.get_args(Control))
 
