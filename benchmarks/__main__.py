@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import compare, http, macro, micro
+from benchmarks import compare, gossip, http, macro, micro
 from benchmarks.results import RESULTS
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -91,6 +91,26 @@ def run_compare(
     raise typer.Exit(
         compare.main(compare.Comparison(old, new, rounds, seconds, keys, tuple(only or ())))
     )
+
+
+@app.command(name="gossip")
+def run_gossip(
+    nodes: Annotated[list[int] | None, typer.Option(help="Only so many nodes; repeatable.")] = None,
+    node_hours: Annotated[
+        float, typer.Option(help="Virtual time, times nodes, for each number and loss.")
+    ] = 10.0,
+    crashes: Annotated[int, typer.Option(help="Of each kind, for each number of nodes.")] = 10,
+    rumours: Annotated[int, typer.Option(help="For each number of nodes.")] = 10,
+    results: Results = RESULTS,
+) -> None:
+    """Failure detection on virtual time: how fast, how wrong, how dear."""
+    plan = gossip.Plan(
+        tuple(nodes or gossip.Plan().counts),
+        node_hours=node_hours,
+        crashes=crashes,
+        rumours=rumours,
+    )
+    gossip.run(plan, Console(), results)
 
 
 if __name__ == "__main__":
