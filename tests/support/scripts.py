@@ -17,6 +17,7 @@ on every machine. The commands:
     kill a | power a | stop a | start a | wipe a  processes and machines
     pause a | resume a | full a | rot a k         what else befalls them
     show k                                        what each node holds, or keeps for others
+    gossip                                        from here on, what members say of each other too
 """
 
 from collections.abc import Callable
@@ -301,6 +302,10 @@ class Stage:
 
     def _engine_key(self, name: str) -> bytes:
         return engine_key(self.world.ring.hash_key, DEFAULT_TABLE_ID, name.encode(), b"")
+
+    def _do_gossip(self, words: list[str], options: dict[str, str]) -> None:
+        assert self.world.story is not None
+        self.world.story.with_gossip = True
 
     def _do_show(self, words: list[str], options: dict[str, str]) -> None:
         key = self._engine_key(words[0])

@@ -59,11 +59,14 @@ class _Rounds(Timed):
 class Round(Timed):
     """One member's probe, from its start to its judgement at the start of the next round."""
 
-    __slots__ = ("_detector", "answered", "asked", "began", "nacks", "number", "target")
+    __slots__ = (
+        "_detector", "answered", "asked", "began", "incarnation", "nacks", "number", "target",
+    )  # fmt: skip
 
-    def __init__(self, detector: "FailureDetector", target: int, number: int, now: int) -> None:
+    def __init__(self, detector: "FailureDetector", held: Belief, number: int, now: int) -> None:
         self._detector = detector
-        self.target = target
+        self.target = held.member
+        self.incarnation = held.incarnation
         self.number = number
         self.began = now
         self.answered = False
@@ -78,11 +81,14 @@ class Round(Timed):
 class Relay(Timed):
     """A probe in another member's place, until it is answered or forgotten."""
 
-    __slots__ = ("_detector", "answered", "asker", "began", "number")
+    __slots__ = ("_detector", "answered", "asker", "began", "number", "target")
 
-    def __init__(self, detector: "FailureDetector", asker: int, number: int, now: int) -> None:
+    def __init__(
+        self, detector: "FailureDetector", asker: int, target: int, number: int, now: int
+    ) -> None:
         self._detector = detector
         self.asker = asker
+        self.target = target
         self.number = number  # the asker's
         self.began = now
         self.answered = False
@@ -187,7 +193,9 @@ class FailureDetector(Watcher):
     def _probe(self, target: int) -> None:
         env = self._env
         number = self._number()
-        self._round = Round(self, target, number, env.now)
+        held = self._members.of(target)
+        assert held is not None
+        self._round = Round(self, held, number, env.now)
         env.counters.probes += 1
         if env.send(target, Probe(number, env.now, self._rumours.news_for(target))):
             self._timers.wake(env.now + self._timeout * (1 + self.health), self._round)
@@ -255,7 +263,8 @@ class FailureDetector(Watcher):
         self._env.counters.probes_failed += 1
         held = self._members.of(target)
         assert held is not None
-        if held.state < State.DEAD:
+        if held.state < State.DEAD and held.incarnation == round_.incarnation:
+            # Under a higher one it has spoken to somebody since the round began.
             self._rumours.learn(doubted(held, State.SUSPECT, self._me))
 
     def _improve(self) -> None:
@@ -270,6 +279,8 @@ class FailureDetector(Watcher):
     def on_message(self, member: int, nonce: bytes) -> None:
         """Whatever it is, the member is there to have sent it."""
         self._heard_at = self._env.now
+        if self._round is not None and self._round.target == member:
+            self._round.answered = True
         self._presence.on_heard(member, nonce)
 
     def on_probe(self, member: int, probe: Probe) -> ProbeAck:
@@ -277,13 +288,10 @@ class FailureDetector(Watcher):
         return ProbeAck(probe.number, probe.sent_at, self._env.wall, news)
 
     def on_ack(self, member: int, ack: ProbeAck) -> None:
-        round_ = self._round
         self._presence.learn_clock(member, ack.echo, ack.wall)
-        if round_ is not None and round_.number == ack.number and round_.target == member:
-            round_.answered = True
-            return
-        relay = self._relays.pop(ack.number, None)
-        if relay is not None:
+        relay = self._relays.get(ack.number)
+        if relay is not None and relay.target == member:
+            del self._relays[ack.number]
             relay.answered = True
             news = self._rumours.news_for(relay.asker)
             self._env.send(relay.asker, ProbeRelayed(relay.number, news))
@@ -297,7 +305,7 @@ class FailureDetector(Watcher):
         news = self._rumours.news_for(request.target)
         if not env.send(request.target, Probe(number, env.now, news)):
             return ProbeNack(request.number)
-        relay = self._relays[number] = Relay(self, member, request.number, env.now)
+        relay = self._relays[number] = Relay(self, member, request.target, request.number, env.now)
         self._timers.wake(env.now + self._timeout * NACK_PERMILLE // 1000, relay)
         return None
 

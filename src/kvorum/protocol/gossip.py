@@ -119,8 +119,7 @@ class Gossip(Rumours):
             self._spread(belief.by << MEMBER_BITS | belief.member, belief)
 
     def announce(self, own: Belief) -> None:
-        self.own = own
-        self._spread(self._me, own)
+        self.own = own  # It stands in every message from now on.
 
     def take(self, member: int, news: News) -> None:
         """Learn what came with a message of ``member``."""

@@ -96,6 +96,9 @@ class SimulatedEnvironment(Environment):
         self._process.peers_to_drop[target] = None
 
     def report(self, event: str, **detail: Any) -> None:
+        machine = self._process.machine
+        if machine.world.story is not None:
+            machine.world.story.reported(machine.name, event, detail)
         self._process.machine.tell(f"{event} {detail}" if detail else event)
 
     def stop(self, reason: str) -> None:

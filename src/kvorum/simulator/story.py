@@ -7,16 +7,20 @@ on. Nothing here takes part in the run, and none of it is hashed.
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kvorum.client.answers import decode_found, decode_stored
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import record_of
 from kvorum.model.record import Value, split_values
+from kvorum.simulator.gossip_story import belief_line, gossip_line
+from kvorum.wire.codec import decode_control
 from kvorum.wire.framing import LENGTH_BYTES
+from kvorum.wire.gossip_messages import GossipMessage
 from kvorum.wire.kinds import (
     ANSWERS,
     BATCH,
+    CONTROL,
     GET,
     GET_OK,
     HELLO,
@@ -64,6 +68,7 @@ class Story:
         self._keys: dict[bytes, str] = {}
         self._actors: dict[bytes, str] = {}
         self._actor_counts: dict[int, int] = {}
+        self.with_gossip = False  # tell what members say and believe of each other, too
 
     # Names.
 
@@ -124,12 +129,32 @@ class Story:
             lines = [self._request(payload)]
         elif kind in (PUT_OK, GET_OK, REFUSED, UNKNOWN):
             lines = [self._answer(payload)]
+        elif kind == CONTROL and self.with_gossip:
+            lines = self._gossip(payload, end)
         way = f"{self.host(end.host)} → {self.host(end.other.host)}"
         cut = "  (cut)" if end.path.cuts else ""
         for line in lines:
             self._tell(f"{way} {line}{cut}")
         if not lines and kind not in (HELLO, WELCOME):
             self._tell(f"{way} {len(payload)} bytes of control{cut}")
+
+    def _gossip(self, payload: bytes, end: "End") -> list[str]:
+        message = decode_control(payload)
+        if not isinstance(message, GossipMessage):
+            return []
+        target = self._world.machines.get(end.other.host)
+        process = target.process if target is not None else None
+        members = None
+        if process is not None and not process.machine.paused and not end.path.cuts:
+            members = process.node.membership.members
+        line = gossip_line(message, members, self.host)
+        return [line] if line else []
+
+    def reported(self, machine: str, event: str, detail: dict[str, Any]) -> None:
+        """A node has told its operator something."""
+        line = belief_line(event, detail, self.host) if self.with_gossip else ""
+        if line:
+            self._tell(f"{machine}  {line}")
 
     def _request(self, payload: bytes) -> str:
         if payload[0] == PUT:

@@ -105,6 +105,26 @@ def test_a_sign_of_life_on_the_data_link_is_as_good_as_an_ack() -> None:
     assert one.state(target) == State.ALIVE
 
 
+def test_whatever_its_target_says_in_a_round_is_a_sign_of_life() -> None:
+    """A node that had just come back was suspected for a round that had begun before."""
+    one = OneMember()
+    target, _ = one.next_probe()
+    one.hear(target, Probe(4, 0, news_of(target)))
+    one.advance(one.round)
+    assert one.state(target) == State.ALIVE
+    assert one.env.counters.probes_failed == 0
+
+
+def test_who_has_refuted_since_a_round_began_is_not_suspected_by_it() -> None:
+    one = OneMember()
+    target, _ = one.next_probe()
+    other = 2 if target != 2 else 3
+    one.learn(word_of(target, incarnation=2), teller=other)
+    one.advance(one.round)
+    assert one.env.counters.probes_failed == 1
+    assert one.state(target) == State.ALIVE
+
+
 def test_a_member_without_a_connection_is_asked_by_others_at_once() -> None:
     one = OneMember()
     one.env.unreachable = dict.fromkeys([2, 3, 4, 5])
