@@ -39,6 +39,7 @@ MEANINGS: Final[dict[str, str]] = {
     "hints_offered": "hints sent to their owner, those sent again included",
     "hints_put_off": "of these, those that the owner refused for now",
     "hints_damaged": "hints given up because they were damaged on the disk here",
+    "hints_shed": "hints let go for want of room: owners hold them as was promised",
     "hints_handed": "hints that their owner has taken, durably",
     "replica_puts": "records taken from coordinators",
     "replica_merges": "of these, those that had to be merged with what was held",
@@ -157,6 +158,7 @@ class Counters:
     hints_offered: int
     hints_put_off: int
     hints_damaged: int
+    hints_shed: int
     hints_handed: int
     replica_puts: int
     replica_merges: int

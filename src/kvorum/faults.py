@@ -17,6 +17,7 @@ POINTS: Final[dict[str, str]] = {
     "handoff.send_again": "a hint that its owner has is kept, and sent once more",
     "hint.before_ack": "a fallback dies between writing a hint and answering",
     "hint.before_drop": "the node dies before it notes that an owner has taken its hint",
+    "hint.before_shed": "the node dies before it lets go of a hint that owners cover",
     "log.sync_fails": "a sync of the log is reported as failed, though it was none",
     "log.write_refused": "the disk takes nothing of what a turn writes to the log",
     "put.before_replicate": "the node dies between minting a dot and sending the record out",

@@ -28,7 +28,7 @@ from kvorum.wire.gossip_messages import (
     PushPulled,
     TopologyTold,
 )
-from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
+from kvorum.wire.handoff_messages import CoverAnswer, CoverQuery, HandoffCredit, HandoffOffer
 from kvorum.wire.link import (
     OK,
     RECORD,
@@ -217,6 +217,8 @@ CONTROL_MESSAGES: list[Control] = [
     TopologyTold(b'{"format":1}'),
     HandoffOffer(1_000, 65_536),
     HandoffCredit(64, 1_048_576),
+    CoverQuery(7, [KEY, KEY[:33]], [SIBLINGS[:40], RECORDS["lww"][:32]]),
+    CoverAnswer(7, b"\2\0"),
     KeysQuery(17, TABLE, b"al", KEY, 100),
     KeysAnswer(17, [(b"alice", b"cart")], KEY, "no owner answers"),
     LocalKeys(18, TABLE, b"al", KEY, b"\x02", 100),

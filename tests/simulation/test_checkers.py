@@ -26,6 +26,7 @@ from kvorum.protocol.hints import Hints
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.reap_round import Round
 from kvorum.protocol.replica import Replica
+from kvorum.protocol.shedding import Shedding
 from kvorum.simulator import checkers
 from kvorum.simulator.machine import Machine
 from kvorum.simulator.run import run_seed
@@ -219,6 +220,10 @@ def keeps_more_hints_than_it_may(patch: Patch) -> None:
     patch.setattr(Hints, "has_room", lambda self, key, owners, size: True)
 
 
+def sheds_what_nobody_covers(patch: Patch) -> None:
+    patch.setattr(Shedding, "_covers", lambda self, key, claim: True)
+
+
 def never_hands_off(patch: Patch) -> None:
     patch.setattr(Handoff, "_step", lambda self, owner, keys, allowance: 0)
 
@@ -251,6 +256,7 @@ PROOFS: list[tuple[Break, str]] = [
     (acks_hints_that_it_does_not_keep, "hollow ack"),
     (keeps_more_hints_than_it_may, "hint bounds"),
     (never_hands_off, "hints left"),
+    (sheds_what_nobody_covers, "hint shed"),
 ]
 
 

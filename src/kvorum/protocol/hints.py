@@ -9,6 +9,7 @@ Hints are bounded in total and per owner. Past a bound a new hint is refused, an
 coordinator looks for another fallback. A hint that grows is a new hint. (Architecture, section 5.)
 """
 
+from collections.abc import Callable
 from struct import error as StructError
 from typing import Final
 
@@ -26,6 +27,7 @@ from kvorum.storage.store import Store
 from kvorum.wire.link import MALFORMED, NOT_TAKEN, OK, OVERLOADED
 
 LOAD_SLICE: Final = 128  # hints looked at in one step of the walk at the start
+FOREVER: Final = 1 << 60
 BEYOND_HINTS: Final = b"\x03"
 
 
@@ -34,8 +36,8 @@ class Hints(HintKeeper):
 
     __slots__ = (
         "_by_partition", "_bytes_max", "_bytes_per_peer_max", "_env", "_load_from", "_me",
-        "_minter", "_ring", "_shift", "_store", "bytes", "loaded", "owed", "owed_bytes",
-        "refusal", "watched",
+        "_minter", "_ring", "_shift", "_store", "bytes", "loaded", "on_crowded", "on_shed", "owed",
+        "owed_bytes", "refusal", "refused_at", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +57,10 @@ class Hints(HintKeeper):
         self.owed_bytes: dict[int, int] = {}
         self.bytes = 0
         self.refusal = ""  # why the last hint was not taken
+        self.refused_at = -FOREVER  # when one last found no room
+        self.on_crowded: Callable[[], None] = _nobody_looks
+        # Told of each key whose owner has to be mended by exchange now.
+        self.on_shed: Callable[[bytes], None] = _nobody
         # Partition -> keys whose hint was written or dropped since somebody began to watch it.
         self.watched: dict[int, dict[bytes, None]] = {}
         self._load_from = SPACE_HINTS
@@ -144,6 +150,8 @@ class Hints(HintKeeper):
         encoded = made.encode()
         if not self.has_room(key, made.owners, len(encoded)):
             self._env.counters.hints_refused += 1
+            self.refused_at = self._env.now
+            self.on_crowded()
             self.refusal = "no more hints fit here; the owners they are for have been away too long"
             return OVERLOADED
         self._env.counters.hints_taken += 1
@@ -208,6 +216,14 @@ class Hints(HintKeeper):
         """Let go of a hint that is damaged; nobody can say any more what was owed to whom."""
         self._env.counters.hints_damaged += 1
         self.forget(key)
+        self.on_shed(key)
+
+    def shed(self, key: bytes) -> None:
+        """Let go of a hint that owners cover, though the one it waits for does not have it."""
+        self._env.counters.hints_shed += 1
+        self._env.faults.crash("hint.before_shed")
+        self.forget(key)
+        self.on_shed(key)
 
     def forget(self, key: bytes) -> None:
         """Let go of a hint altogether."""
@@ -262,6 +278,14 @@ class Hints(HintKeeper):
         self.loaded = True
         for owner, keys in self.owed.items():
             self.owed[owner] = dict(sorted(keys.items(), key=_age_of))
+
+
+def _nobody_looks() -> None:
+    """Nobody can make room yet."""
+
+
+def _nobody(key: bytes) -> None:
+    """Exchange finds it without being told."""
 
 
 def _age_of(item: tuple[bytes, int]) -> tuple[int, bytes]:

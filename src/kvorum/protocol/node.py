@@ -32,6 +32,7 @@ from kvorum.protocol.peering import Peering
 from kvorum.protocol.reaping import Reaping
 from kvorum.protocol.replica import HintedCopies, OwnCopies, Replica
 from kvorum.protocol.requests import Requests
+from kvorum.protocol.shedding import Shedding
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.protocol.tracing import Tracer
@@ -39,7 +40,7 @@ from kvorum.storage.store import Store
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.gossip_messages import GossipMessage
-from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
+from kvorum.wire.handoff_messages import CoverAnswer, CoverQuery, HandoffCredit, HandoffOffer
 from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
 from kvorum.wire.listing_messages import KeysQuery, LocalKeys, LocalKeysAnswer
 from kvorum.wire.message import Message
@@ -106,8 +107,8 @@ class Node:
         "_config", "_drop_armed", "_every", "_lease_pending", "_linked", "_started_at",
         "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
         "generations", "handoff", "hints", "holdings", "inspection", "listing", "me", "membership",
-        "minter", "name", "peering", "reaping", "replica", "requests", "ring", "software", "store",
-        "tables", "timers", "tracer",
+        "minter", "name", "peering", "reaping", "replica", "requests", "ring", "shedding",
+        "software", "store", "tables", "timers", "tracer",
     )  # fmt: skip
 
     def __init__(
@@ -143,10 +144,7 @@ class Node:
         )  # fmt: skip
         copies = OwnCopies(self.replica, store, self.holdings, self.generations)
         hinted = HintedCopies(self.replica, self.hints, self.generations)
-        self.handoff = Handoff(
-            env, store, self.background, self.hints, hinted, self.generations, self.tables.registry,
-            ring, self.peering.volatile,
-        )  # fmt: skip
+        self._make_handoff(hinted)
         self.forwarder = Forwarder(env)
         self.requests = Requests(
             env, store, ring, config, me, self.minter, self.replica, copies, self.hints, hinted,
@@ -170,6 +168,22 @@ class Node:
         self._sweep_armed = False
         self._drop_armed = False
         self._begin()
+
+    def _make_handoff(self, hinted: HintedCopies) -> None:
+        self.handoff = Handoff(
+            self.env, self.store, self.background, self.hints, hinted, self.generations,
+            self.tables.registry, self.ring, self.peering.volatile,
+        )  # fmt: skip
+        self.shedding = Shedding(
+            self.env,
+            self.store,
+            self.holdings,
+            self.hints,
+            self.generations,
+            self.ring,
+            self._config,
+        )
+        self.hints.on_crowded = self.shedding.look
 
     def _begin(self) -> None:
         if len(self.ring.member_ids) == 1:
@@ -285,6 +299,10 @@ class Node:
                 return self.handoff.on_offer(member, message)
             case HandoffCredit():
                 self.handoff.on_credit(member, message)
+            case CoverQuery():
+                return self.shedding.on_query(member, message)
+            case CoverAnswer():
+                self.shedding.on_answer(member, message)
             case LocalKeys():
                 self.listing.on_local_keys(member, message)
             case LocalKeysAnswer():
@@ -402,6 +420,7 @@ class Node:
         self.requests.clock_is_off = self.peering.clock_is_off
         self.requests.ledger.sweep(env.now)
         self.handoff.wake()
+        self.shedding.look()
         self._renew_lease()
         if not self._sweep_armed:
             self._arm_sweep()
@@ -421,6 +440,7 @@ class Node:
             self.tracer.on_durable(position)
         self.tables.on_durable()
         self.reaping.on_durable()
+        self.shedding.on_durable()
         pending = self._lease_pending
         if pending is not None and pending[0] <= position:
             self.clock.extend_lease(pending[1])

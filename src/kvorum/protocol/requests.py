@@ -334,6 +334,8 @@ class Requests(Finisher):
         size = len(held) + len(payload) + MINTED_EXTRA
         if not hints.has_room(key, self._ring.owners_of_engine_key(key), size):
             self._env.counters.hints_refused += 1
+            hints.refused_at = self._env.now
+            hints.on_crowded()
             minter.refusal = "no owner of the key answers, and no more hints fit here"
             return OVERLOADED
         value_at = PUT_HEAD_BYTES + head[2] + head[8] + head[10]

@@ -17,6 +17,7 @@ Each failure begins with the name of its checker:
 - ``unequal``: replicas differ after every key has been read and mended;
 - ``strict``: a fallback was counted for a put that allows none;
 - ``hint dropped``: a hint was let go before its owner had it on its disk;
+- ``hint shed``: a hint was let go for want of room, and too few owners have it;
 - ``hint bounds``: a node holds more hints than its bounds allow;
 - ``hints left``: hints are still held though their owners have been back for long;
 - ``endless``: a request never ended;

@@ -123,7 +123,7 @@ def _draw_config(random: Random) -> NodeConfig:
 
 def _draw_hint_room(plan: Plan, random: Random) -> NodeConfig:
     """How many bytes of hints a node keeps: mostly enough for all, else some or none."""
-    room = random.choice((None, None, None, 0, 600, 1_500))
+    room = random.choice((None, None, None, 0, 300, 600, 600, 1_500))
     if room is None:
         return plan.config
     room += 2 * plan.value_bytes if room else 0

@@ -275,6 +275,11 @@ class History:
         if hint is None and generations.current[generations.partition_of(key)] < 0:
             self.on_destroyed(process.machine, key)  # Set aside, with all else of the partition.
             return
+        shed = process.env.counters.hints_shed
+        if shed != process.hints_shed:
+            process.hints_shed = shed
+            self._judge_shed(process, key, before)
+            return
         for owner in before.owners:
             if hint is None or owner not in hint.owners:
                 self._on_gone_home(process, key, record, self._world.machines[owner])
@@ -282,6 +287,37 @@ class History:
             process.machine.copies = [
                 copy for copy in process.machine.copies if not self._ends_with_hint(copy, key)
             ]
+
+    def _judge_shed(self, process: "Process", key: bytes, hint: Hint) -> None:
+        """A hint was let go for want of room: owners must hold it as was promised."""
+        record = record_of(hint.holding)
+        name = self.keys[key].mints[0].write.name
+        held = on_disk = 0
+        for owner in self._world.ring.owners_of_engine_key(key):
+            machine = self._world.machines[owner]
+            running = machine.process
+            if running is None or machine.destroyed_at >= 0:
+                held, on_disk = held + 1, on_disk + 1  # It may well have had it when it was asked.
+                continue
+            holding = running.store.get(key)
+            if not holding or not supersedes(record_of(holding), record):
+                continue
+            held += 1
+            if not machine.volatile and not self._is_unsynced(running, record):
+                on_disk += 1
+                for copy in process.machine.copies:
+                    if copy.mint.write.key == key and self.covers(record, copy.mint):
+                        self.take_home(copy.mint, machine)
+        if held < hint.w or on_disk < hint.disks:
+            self._world.fail(
+                f"hint shed: {process.machine.name} let go of {name}, promised to {hint.w} nodes "
+                f"and {hint.disks} disks; {held} owners have it, {on_disk} on a disk"
+            )
+        gone = self.went_home.setdefault((process.machine.member, key), [])
+        gone.append((None, record))
+        process.machine.copies = [
+            copy for copy in process.machine.copies if not self._ends_with_hint(copy, key)
+        ]
 
     def _ends_with_hint(self, copy: Copy, key: bytes) -> bool:
         if copy.mint.write.key != key:

@@ -116,6 +116,7 @@ class Process(Listener):
         self.store = store
         self.alive = True
         self.held: dict[bytes, int] = {}  # dot -> log position at which it came in
+        self.hints_shed = 0  # as counted when a hint was last seen to go
         self.dies = ALIVE  # where in its next turn it will be killed
         self.accepted: dict[Accepted, None] = {}
         self.outgoing: dict[tuple[int, str], Outgoing] = {}

@@ -21,4 +21,22 @@ class HandoffCredit(Message, tag=61):
     bytes: int
 
 
-Handoff = HandoffOffer | HandoffCredit
+class CoverQuery(Message, tag=62):
+    """My room for hints is short: do you durably hold what covers these? ``CoverAnswer`` answers.
+
+    A claim is a record without its values: what it has seen, or the order of its one value.
+    """
+
+    number: int
+    keys: list[bytes]
+    claims: list[bytes]  # one for each key
+
+
+class CoverAnswer(Message, tag=63):
+    """What the sender holds of each key that it was asked about. Answers ``CoverQuery``."""
+
+    number: int
+    states: bytes  # one byte each. 0: nothing that covers it, 1: it does, 2: it does, on its disk
+
+
+Handoff = HandoffOffer | HandoffCredit | CoverQuery | CoverAnswer

@@ -19,7 +19,8 @@ FROM_MEMBERS = {
     "GenerationStates", "GenerationQuery", "GenerationState", "ReapRaise", "ReapStatement",
     "ReapCommit", "ReapCommitted", "ReapDrop",
     "Probe", "ProbeAck", "ProbeRequest", "ProbeRelayed", "ProbeNack", "PushPull", "PushPulled",
-    "TopologyTold", "HandoffOffer", "HandoffCredit",
+    "TopologyTold", "HandoffOffer", "HandoffCredit", "CoverQuery",
+    "CoverAnswer",
 }  # fmt: skip
 NO_LONGER_SENT = {"Pong"}
 TO_CLIENTS = {
