@@ -51,6 +51,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     reconnect_first_ms: int = 50
     reconnect_last_ms: int = 2_000
     stop_timeout_ms: int = 5_000
+    exchange_interval_ms: int = 5_000
+    scrub_interval_s: int = 7 * 24 * 3600
 
     # Background work gives way when clients' 99th percentile passes the limit.
     background_latency_limit_ms: int = 20
@@ -112,6 +114,8 @@ MEANINGS: Final[dict[str, str]] = {
     "reconnect_first_ms": "first pause before a lost connection is tried again",
     "reconnect_last_ms": "longest pause between attempts; the pauses double up to it",
     "stop_timeout_ms": "how long a node that is stopping lets requests finish",
+    "exchange_interval_ms": "how often two owners compare what they hold, while it is equal",
+    "scrub_interval_s": "how long it takes to read and check all records once more",
     "background_latency_limit_ms": "99th percentile above which background work takes less",
     "background_share_min_percent": "share of its time that background work never goes below",
     "background_share_max_percent": "share of its time that background work never goes above",
@@ -134,7 +138,8 @@ _POSITIVE = (
     "reconnect_first_ms", "reconnect_last_ms", "stop_timeout_ms", "reap_interval_ms",
     "indirect_probes", "suspicion_factor", "suspicion_max_factor", "gossip_bytes_max",
     "unread_timeout_ms", "large_bytes", "flush_bytes", "background_latency_limit_ms",
-    "background_share_min_percent", "background_share_max_percent",
+    "background_share_min_percent", "background_share_max_percent", "exchange_interval_ms",
+    "scrub_interval_s",
     "http_head_bytes_max", "http_body_bytes_max", "http_request_timeout_ms",
     "http_idle_timeout_ms",
 )  # fmt: skip

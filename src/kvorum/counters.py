@@ -19,6 +19,7 @@ MEANINGS: Final[dict[str, str]] = {
     "puts_unknown": "puts answered unknown",
     "gets_ok": "gets answered",
     "gets_refused": "gets refused",
+    "gets_that_may_miss": "gets answered with the help of owners that are behind",
     "forwarded": "requests relayed to an owner",
     "retries_known": "puts that arrived again under a known id",
     "retries_expired": "puts refused an answer because their id is older than the retry window",
@@ -55,6 +56,16 @@ MEANINGS: Final[dict[str, str]] = {
     "peer_connects": "connections to peers made",
     "peer_losses": "connections to peers lost",
     "dropped_records": "records removed because their table was dropped",
+    "exchange_rounds": "hashes of all that is shared, sent to another owner",
+    "exchange_equal": "such hashes that came and were equal to ours",
+    "exchange_narrowed": "searches for the records in which another owner differs",
+    "exchange_leaves": "leaves of the hash trees whose records were compared one by one",
+    "exchange_sent": "records sent to another owner because it lacked them or had others",
+    "exchange_bytes": "bytes of these records",
+    "exchange_received": "records that other owners sent in searches begun here",
+    "caught_up": "partitions that count for r again, after an unclean stop or on a new disk",
+    "records_scanned": "records read to count leaves of the hash trees, or to check them",
+    "leaves_mended": "leaves that were found wrong and put right; report it if it is not 0",
     "stale_generations": "records refused because they were read under an older reap generation",
     "reap_rounds": "reap rounds that this node raised",
     "reap_rounds_void": "of these, those that proved nothing",
@@ -138,6 +149,7 @@ class Counters:
     puts_unknown: int
     gets_ok: int
     gets_refused: int
+    gets_that_may_miss: int
     forwarded: int
     retries_known: int
     retries_expired: int
@@ -174,6 +186,16 @@ class Counters:
     peer_connects: int
     peer_losses: int
     dropped_records: int
+    exchange_rounds: int
+    exchange_equal: int
+    exchange_narrowed: int
+    exchange_leaves: int
+    exchange_sent: int
+    exchange_bytes: int
+    exchange_received: int
+    caught_up: int
+    records_scanned: int
+    leaves_mended: int
     stale_generations: int
     reap_rounds: int
     reap_rounds_void: int

@@ -12,6 +12,8 @@ Every point has its name and meaning here and is used in one place; a test sees 
 from typing import Final
 
 POINTS: Final[dict[str, str]] = {
+    "exchange.question_lost": "a question of an exchange does not reach the other owner",
+    "exchange.record_lost": "a record that exchange would send is not sent",
     "get.hedge_at_once": "a get asks one owner more than it needs, from the start",
     "handoff.before_send": "the node dies between two hints on their way home",
     "handoff.send_again": "a hint that its owner has is kept, and sent once more",

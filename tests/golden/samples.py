@@ -17,6 +17,15 @@ from kvorum.model.topology import Member, PartitionEntry, Topology, encode_topol
 from kvorum.model.version import Seen, make_actor, make_dot
 from kvorum.wire import requests
 from kvorum.wire.codec import encode as encode_message
+from kvorum.wire.exchange_messages import (
+    BlocksAnswer,
+    BlocksQuery,
+    EntriesAnswer,
+    EntriesQuery,
+    ExchangeDigest,
+    LeavesAnswer,
+    LeavesQuery,
+)
 from kvorum.wire.gossip_messages import (
     News,
     Probe,
@@ -223,6 +232,13 @@ CONTROL_MESSAGES: list[Control] = [
     KeysAnswer(17, [(b"alice", b"cart")], KEY, "no owner answers"),
     LocalKeys(18, TABLE, b"al", KEY, b"\x02", 100),
     LocalKeysAnswer(18, [(b"alice", b"cart")], KEY, "no room"),
+    ExchangeDigest(5, 0xFEDC_BA98_7654_3210, False, True),
+    BlocksQuery(8, [3, 7], b"hash of 3hash 07"),
+    BlocksAnswer(8, [7], [3]),
+    LeavesQuery(8, [448, 449], b"leaf 448leaf 449"),
+    LeavesAnswer(8, [449], b"leaf 44!", [448]),
+    EntriesQuery(8, [449], b"\x01\x01\xc1", b"\x01\x01\xc2", [KEY], b"a record"),
+    EntriesAnswer(8, b"\x01\x01\xc2", [KEY], 4, 1),
 ]  # fmt: skip
 
 

@@ -14,15 +14,19 @@ from kvorum.client.requests import Request
 from kvorum.client.session import Session
 from kvorum.model import siblings
 from kvorum.model.holding import NO_OWN, own_dot, with_own
+from kvorum.model.merkle import Trees
 from kvorum.model.quorum import ENOUGH
 from kvorum.model.record import Value
 from kvorum.model.version import make_actor
 from kvorum.protocol import minting, put, reaping, replica
+from kvorum.protocol.catch_up import CatchUp
+from kvorum.protocol.exchange import Exchange
 from kvorum.protocol.failure_detector import FailureDetector
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.get import GetCoordinator
 from kvorum.protocol.handoff import Delivery, Handoff
 from kvorum.protocol.hints import Hints
+from kvorum.protocol.narrowing import Narrowing
 from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.reap_round import Round
 from kvorum.protocol.replica import Replica
@@ -174,6 +178,63 @@ def answers_a_get_with_its_own_copy(patch: Patch) -> None:
 
 def never_mends(patch: Patch) -> None:
     patch.setattr(GetCoordinator, "_mend", lambda get: None)
+    never_exchanges(patch)
+
+
+def never_exchanges(patch: Patch) -> None:
+    patch.setattr(Exchange, "on_due", lambda exchange, talk: None)
+
+
+def exchange_deletes(patch: Patch) -> None:
+    """What the other one lacks must have been deleted there."""
+
+    def send_wanted(self: Narrowing) -> int:
+        for key in self._wanted:
+            self._reading._holdings.forget(key, self._reading.get(key))
+        self._next = self._ask_keys
+        return 1
+
+    patch.setattr(Narrowing, "_send_wanted", send_wanted)
+
+
+def forgets_the_tree_in_a_merge(patch: Patch) -> None:
+    honest = Replica._merge
+
+    def merge(self: Replica, key: bytes, held: bytes, holding: bytes, offset: int) -> None:
+        leaves = self._holdings.trees.leaves[:]
+        honest(self, key, held, holding, offset)
+        self._holdings.trees.leaves[:] = leaves
+
+    patch.setattr(Replica, "_merge", merge)
+
+
+def believes_its_leaves_after_a_crash(patch: Patch) -> None:
+    patch.setattr(Trees, "spoil_all", lambda trees: None)
+
+
+def counts_only_what_is_not_yet_counted(patch: Patch) -> None:
+    """A write into a leaf under scan is taken for one that the scan will come by."""
+    honest = Trees.change
+
+    def change(self: Trees, key: bytes, held: bytes | None, holding: bytes | None) -> None:
+        total = self._scan_sum
+        honest(self, key, held, holding)
+        self._scan_sum = total
+
+    patch.setattr(Trees, "change", change)
+
+
+def never_owes_anything(patch: Patch) -> None:
+    patch.setattr(CatchUp, "owe_all", lambda catch_up: None)
+
+
+def catches_up_with_one_owner(patch: Patch) -> None:
+    honest = CatchUp._owe
+
+    def owe(self: CatchUp, partition: int, mask: int) -> None:
+        honest(self, partition, mask & -mask)
+
+    patch.setattr(CatchUp, "_owe", owe)
 
 
 def waits_for_ever(patch: Patch) -> None:
@@ -184,7 +245,7 @@ def waits_for_ever(patch: Patch) -> None:
 
 
 def refuses_every_get(patch: Patch) -> None:
-    def start(self: GetCoordinator, own: bytes | None) -> None:
+    def start(self: GetCoordinator, own: bytes | None, behind: bool) -> None:
         self._refuse("out of spite")
 
     patch.setattr(GetCoordinator, "start", start)
@@ -247,6 +308,11 @@ PROOFS: list[tuple[Break, str]] = [
     (alters_values, "strange value"),
     (answers_a_get_with_its_own_copy, "stale"),
     (never_mends, "unequal"),
+    (never_exchanges, "unhealed"),
+    (exchange_deletes, "lost"),
+    (forgets_the_tree_in_a_merge, "unhealed"),
+    (believes_its_leaves_after_a_crash, "unhealed"),
+    (never_owes_anything, "missed"),
     (waits_for_ever, "endless"),
     (refuses_every_get, "unavailable"),
     (mints_under_nobodys_id, "strange dot"),

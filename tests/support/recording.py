@@ -278,6 +278,7 @@ class OneNode:
             # As in a cluster that has just been made: nobody knows of any later generation.
             for member in self.others:
                 self.node.on_control(member, GenerationStates([]))
+                self.node.catch_up.settle(member, list(range(self.ring.partitions)))
             self.env.reported.clear()
 
     def _open(self) -> Store:
@@ -291,7 +292,7 @@ class OneNode:
     def restart(self, clean: bool = True) -> "OneNode":
         """Stop and start on the same disk; unless cleanly, as after a crash of the process."""
         if clean:
-            assert self.store.close_clean(self.node.clock.last)
+            assert self.store.close_clean(self.node.clock.last, self.node.parting())
         else:
             self.store.close_abruptly()
         self.unanswered.clear()

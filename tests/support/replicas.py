@@ -103,8 +103,7 @@ class OneReplica:
         hints = Hints(self.environment, store, ring, self.minter, NodeConfig(), 1)
         self.replica = Replica(
             self.environment, store, holdings, generations, self.minter, hints, ring,
-            TableRegistry(),
-            1 << 20,
+            TableRegistry(), 1 << 20, bytearray(ring.partitions),
         )  # fmt: skip
 
     @property

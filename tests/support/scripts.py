@@ -109,12 +109,15 @@ class Stage:
         self._named: dict[str, Operation] = {}
         self._heals: list[Callable[[], None]] = []
         self._tables: dict[str, TablePlan] = {}
+        self._exchange = ""  # "shown", or "off" where another repair is the story
 
     def take_lines(self) -> list[str]:
         lines, self._lines = self._lines, []
         return lines
 
     def _tell(self, line: str) -> None:
+        if " Exchange: " in line and self._exchange != "shown":
+            return
         if not line.endswith("of control") and not line.endswith("of control  (cut)"):
             self._lines.append(line)
 
@@ -132,6 +135,7 @@ class Stage:
 
     def _do_cluster(self, words: list[str], options: dict[str, str]) -> None:
         assert words == list(NAMES[: len(words)]), "nodes are called a, b, c, ..."
+        self._exchange = options.get("exchange", "")
         n = int(options.get("n", "3"))
         table = TablePlan(
             "default", int(options.get("r", "2")), int(options.get("w", "2")),
@@ -156,6 +160,7 @@ class Stage:
         self.client = self.world.add_client()
         self.client.name = "client"
         self._pass(MEET)
+        self._rest_exchange()
         self.world.story = Story(self.world, self._tell)
 
     def _do_table(self, words: list[str], options: dict[str, str]) -> None:
@@ -275,7 +280,14 @@ class Stage:
 
     def _do_start(self, words: list[str], options: dict[str, str]) -> None:
         self.world.machines[self._member(words[0])].start()
+        self._rest_exchange()
         self._pass(3 * MEET)
+
+    def _rest_exchange(self) -> None:
+        if self._exchange == "off":
+            for machine in self.world.machines.values():
+                if machine.process is not None:
+                    machine.process.node.exchange.talks.clear()
 
     def _do_wipe(self, words: list[str], options: dict[str, str]) -> None:
         machine = self.world.machines[self._member(words[0])]

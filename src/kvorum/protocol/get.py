@@ -4,7 +4,10 @@ The own copy is read first; then the best-ranked owners are asked, as many as ``
 and one more when somebody is slower than in 19 of 20 cases (hedging). At ``r`` answers the
 merged record goes to the client. Afterwards whoever answered with less is sent what it lacks:
 **read repair**, one entry in the next batch. A copy that is damaged "failed here"; it does not
-count, and another owner is asked instead. (Dynamo paper, sections 4.5 and 5.)
+count, and another owner is asked instead. What an owner holds that is *behind*, that is, may
+lack what it has acknowledged (``catch_up.py``), is merged in and does not count either, unless
+``r`` can be reached in no other way; then the answer says that it may miss something. (Dynamo
+paper, sections 4.5 and 5.)
 
 A sloppy get that is short of ``r`` owners asks listed fallbacks as well, which answer with what
 they keep for owners, and its answer says so. Hints are not mended: they go home by themselves.
@@ -33,6 +36,7 @@ from kvorum.wire.link import ELSEWHERE, FAILED_HERE, MALFORMED, STALE_GENERATION
 from kvorum.wire.requests import (
     FALLBACK_READ,
     FOUND,
+    MAY_MISS,
     QUORUM_NOT_MET,
     get_ok_frame,
     refused_frame,
@@ -66,9 +70,10 @@ class GetCoordinator(Asker):
     """
 
     __slots__ = (
-        "answered", "answered_mask", "asked", "client", "counts", "env", "failed", "generation",
-        "judges_expiry", "key", "merged", "order", "own", "partition_key", "r", "reader",
-        "replicas", "request", "resolution", "sloppy", "started_at", "versions", "watch",
+        "answered", "answered_mask", "asked", "behind", "client", "counts", "env", "failed",
+        "generation", "judges_expiry", "key", "merged", "order", "own", "partition_key", "r",
+        "reader", "replicas", "request", "resolution", "sloppy", "started_at", "versions",
+        "watch",
     )  # fmt: skip
 
     def __init__(
@@ -98,11 +103,12 @@ class GetCoordinator(Asker):
         self.own: bytes | None = None  # our own copy; None: absent, empty: damaged
         self.asked = 0
         self.answered_mask = 0
+        self.behind = 0  # owners whose answers count only if nothing else will do
         self.failed = 0
         self.order: list[Owner] = []  # owners not yet asked, the best last
         self.versions: list[tuple[int, bytes]] = []
 
-    def start(self, own: bytes | None) -> None:
+    def start(self, own: bytes | None, behind: bool) -> None:
         """Count the own copy, unless it is damaged, and ask as many others as ``r`` wants."""
         self.own = own
         if self.replicas.stands_in:
@@ -112,8 +118,11 @@ class GetCoordinator(Asker):
         self.asked = bit
         missing = self.r
         if own or own is None:
-            self.answered_mask = bit
-            missing -= 1
+            if behind:
+                self.behind = bit
+            else:
+                self.answered_mask = bit
+                missing -= 1
             if own:
                 self.merged = own
         else:
@@ -184,9 +193,10 @@ class GetCoordinator(Asker):
             return  # Told again by another; everybody has been asked anew already.
         self.generation = generation
         self.merged = EMPTY
-        self.answered_mask = self.failed = 0
+        behind = bool(self.behind & self.replicas.my_bit)
+        self.answered_mask = self.failed = self.behind = 0
         self.versions = []
-        self.start(record_of(held) if held else held)
+        self.start(record_of(held) if held else held, behind)
 
     def on_ok(self, peer: int) -> None:
         """The peer holds nothing."""
@@ -195,21 +205,40 @@ class GetCoordinator(Asker):
     def on_record(self, peer: int, generation: int, record: bytes) -> None:
         if generation != self.generation:
             return  # Read before a reap that has come between; the peer has been asked anew.
+        if record == self.merged or self._merge(peer, record):
+            self._take(peer, record)
+
+    def on_behind(self, peer: int, generation: int, record: bytes) -> None:
+        if generation != self.generation:
+            return
+        if record and record != self.merged and not self._merge(peer, record):
+            return
+        self.behind |= self.replicas.bits[peer]
+        if self.answered:
+            if record != self.merged:
+                self._repair(peer)
+            return
+        self.versions.append((peer, record))
+        if not self._ask_next() and not self._reached:
+            self._ask_fallback()
+        self._judge()
+
+    def _merge(self, peer: int, record: bytes) -> bool:
+        """Take in what a peer holds; False if it is malformed."""
         merged = self.merged
-        if record != merged:
-            try:
-                check_layout(record, 0)
-            except (RecordInvalid, StructError):
-                self.on_refusal(peer, MALFORMED, b"")
-                return
-            if not merged or supersedes(record, merged):
-                self.merged = record
-            elif not supersedes(merged, record):
-                self.merged = merge(merged, record)
-            if self.answered and self.merged != merged:
-                # Too late for the client, but not for our own copy.
-                self._mend_own()
-        self._take(peer, record)
+        try:
+            check_layout(record, 0)
+        except (RecordInvalid, StructError):
+            self.on_refusal(peer, MALFORMED, b"")
+            return False
+        if not merged or supersedes(record, merged):
+            self.merged = record
+        elif not supersedes(merged, record):
+            self.merged = merge(merged, record)
+        if self.answered and self.merged != merged:
+            # Too late for the client, but not for our own copy.
+            self._mend_own()
+        return True
 
     def _take(self, peer: int, record: bytes) -> None:
         self.answered_mask |= self.replicas.bits[peer]
@@ -220,7 +249,7 @@ class GetCoordinator(Asker):
         self.versions.append((peer, record))
         if self.answered_mask.bit_count() >= self.r:
             self._answer()
-        elif self.failed:
+        elif self.failed or self.behind:
             self._judge()
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
@@ -262,19 +291,32 @@ class GetCoordinator(Asker):
             self._ask_fallback()
 
     def _judge(self) -> None:
-        """Refuse as soon as ``r`` answers can no longer come."""
+        """Refuse as soon as ``r`` answers can no longer come; count who is behind before that."""
         if self.answered:
             return
-        hopeful = self.asked & ~self.failed
         left = len(self.order)
+        hopeful = self.asked & ~self.failed
+        if (hopeful & ~self.behind).bit_count() + left >= self.r:
+            return
+        if self._reached:
+            self._answer()
+            return
         if self.sloppy:
             left += (self.replicas.fallback_mask & ~self.asked).bit_count()
         if hopeful.bit_count() + left < self.r:
             self._refuse("too few of the key's owners can answer")
 
+    @property
+    def _reached(self) -> bool:
+        """Whether there are ``r`` answers, of whomever."""
+        return (self.answered_mask | self.behind).bit_count() >= self.r
+
     def expire(self) -> None:
         """The request's time is up, and it has no answer yet."""
-        self._refuse("too few of the key's owners answered in time")
+        if self._reached:
+            self._answer()
+        else:
+            self._refuse("too few of the key's owners answered in time")
 
     def _refuse(self, why: str) -> None:
         self.answered = True
@@ -309,8 +351,13 @@ class GetCoordinator(Asker):
     def _answer_client(self) -> None:
         merged = self.merged
         replicas = self.replicas
-        names = replicas.names(self.answered_mask)
+        answered = self.answered_mask
         flags = ANSWER_LWW if self.resolution == Resolution.LWW else 0
+        if answered.bit_count() < self.r:
+            answered |= self.behind
+            flags |= MAY_MISS
+            self.env.counters.gets_that_may_miss += 1
+        names = replicas.names(answered)
         if self.answered_mask & replicas.fallback_mask:
             flags |= FALLBACK_READ
         if not merged:

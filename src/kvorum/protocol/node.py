@@ -17,8 +17,10 @@ from kvorum.model.ring import Ring
 from kvorum.model.tables import TableSettings
 from kvorum.model.topology import encode_topology
 from kvorum.protocol.background import Background
+from kvorum.protocol.catch_up import CatchUp, Parting, decode_parting, encode_parting
 from kvorum.protocol.documents import SharedDocuments
 from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.exchange import Exchange
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.handoff import Handoff
@@ -28,7 +30,9 @@ from kvorum.protocol.inspection import Inspection, operation_statuses
 from kvorum.protocol.listing import Listing
 from kvorum.protocol.membership import Membership
 from kvorum.protocol.minting import Minter
+from kvorum.protocol.narrowing import Reading
 from kvorum.protocol.peering import Peering
+from kvorum.protocol.ports import Copies
 from kvorum.protocol.reaping import Reaping
 from kvorum.protocol.replica import HintedCopies, OwnCopies, Replica
 from kvorum.protocol.requests import Requests
@@ -36,8 +40,10 @@ from kvorum.protocol.shedding import Shedding
 from kvorum.protocol.tables import Tables
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.protocol.tracing import Tracer
+from kvorum.protocol.tree_scan import TreeScan
 from kvorum.storage.store import Store
 from kvorum.wire.codec import decode_control, encode
+from kvorum.wire.exchange_messages import ExchangeMessage
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.gossip_messages import GossipMessage
 from kvorum.wire.handoff_messages import CoverAnswer, CoverQuery, HandoffCredit, HandoffOffer
@@ -105,10 +111,11 @@ class Node:
 
     __slots__ = (
         "_config", "_drop_armed", "_every", "_lease_pending", "_linked", "_started_at",
-        "_sweep_armed", "_watch_interval", "background", "clock", "documents", "env", "forwarder",
-        "generations", "handoff", "hints", "holdings", "inspection", "listing", "me", "membership",
-        "minter", "name", "peering", "reaping", "replica", "requests", "ring", "shedding",
-        "software", "store", "tables", "timers", "tracer",
+        "_sweep_armed", "_watch_interval", "background", "catch_up", "clock", "documents", "env",
+        "exchange", "forwarder", "generations", "handoff", "hints", "holdings", "inspection",
+        "listing", "me", "membership", "minter", "name", "peering", "reaping", "replica",
+        "requests", "ring", "shedding", "software", "store", "tables", "timers", "tracer",
+        "tree_scan",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +139,7 @@ class Node:
         self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
         self._lease_pending: tuple[int, int] | None = None  # log position, lease
         self.holdings = Holdings(store, ring, Trees(ring.partitions))
+        self._take_over(decode_parting(store.parting))
         self.generations = Generations(env, store, self.holdings, ring, self.timers, me)
         self.minter = Minter(env, store, self.holdings, self.clock)
         self.peering = Peering(env, store, self.minter, ring, config, me, member.name, software)
@@ -140,7 +148,7 @@ class Node:
         self.generations.hints = self.tables.hints = self.hints
         self.replica = Replica(
             env, store, self.holdings, self.generations, self.minter, self.hints, ring,
-            self.tables.registry, config.large_bytes,
+            self.tables.registry, config.large_bytes, self.catch_up.behind,
         )  # fmt: skip
         copies = OwnCopies(self.replica, store, self.holdings, self.generations)
         hinted = HintedCopies(self.replica, self.hints, self.generations)
@@ -154,6 +162,7 @@ class Node:
             env, store, self.holdings, self.generations, self.hints, ring, self.timers, config,
             self._expired_by,
         )  # fmt: skip
+        self.exchange = self._make_exchange(copies)
         self.inspection = Inspection(env, store, ring, self.timers, me)
         self.tracer = Tracer(env, store, self.requests, self.timers, me)
         self.listing = Listing(env, store, ring, self.timers, me, tables.registry, self.background)
@@ -164,9 +173,6 @@ class Node:
         )  # fmt: skip
         self.peering.ask = self.membership.ask
         self.tables.on_change = self._on_table
-        self._every = [_Every(self, duty) for duty in (_WATCH, _SWEEP, _DROP)]
-        self._sweep_armed = False
-        self._drop_armed = False
         self._begin()
 
     def _make_handoff(self, hinted: HintedCopies) -> None:
@@ -186,11 +192,32 @@ class Node:
         self.hints.on_crowded = self.shedding.look
 
     def _begin(self) -> None:
+        self._every = [_Every(self, duty) for duty in (_WATCH, _SWEEP, _DROP)]
+        self._sweep_armed = False
+        self._drop_armed = False
         if len(self.ring.member_ids) == 1:
             self.minter.confirmed = True  # Nobody else could ever answer.
         self.timers.wake(self.env.now + self._watch_interval, self._every[_WATCH])
         self._renew_lease()
         self._arm_drop()
+
+    def _take_over(self, parting: Parting) -> None:
+        """Go on where a clean stop has left; without one, count and catch up with everything."""
+        self.tree_scan = TreeScan(
+            self.env, self.store, self.holdings, self.background, self.timers, self._config,
+            parting.leaves,
+        )  # fmt: skip
+        self.catch_up = CatchUp(self.env, self.store, self.ring, self.me, parting.owed)
+
+    def _make_exchange(self, copies: Copies) -> Exchange:
+        dropped = self.tables.registry.dropped_ids
+        reading = Reading(
+            self.env, self.store, self.ring, self.holdings, self.generations, copies, dropped
+        )
+        return Exchange(
+            self.env, self.ring, self.timers, self.background, self._config, self.generations,
+            self.catch_up, reading, self.me,
+        )  # fmt: skip
 
     def _clock_floor(self) -> int:
         """Above what the hybrid clock begins: the last clock of a clean stop, or the lease."""
@@ -291,6 +318,8 @@ class Node:
                 self.reaping.on_committed(member, message)
             case ReapDrop():
                 self.reaping.on_drop(member, message)
+            case ExchangeMessage():
+                self.exchange.on_message(member, message)
             case LocalRead():
                 return self.inspection.local_read(message.request, message.engine_key)
             case LocalRecord():
@@ -318,6 +347,7 @@ class Node:
         self.tables.on_open(member)
         self.membership.on_control_open(member)
         self.env.send(member, self.generations.states())
+        self.exchange.on_open(member)
 
     def on_data_open(self, member: int) -> None:
         """Our data connection to ``member`` stands, and its link is open."""
@@ -327,6 +357,7 @@ class Node:
         self.env.report("peer_connected", member=member)
         self.requests.on_peer_open(member)
         self.handoff.wake()
+        self.exchange.on_open(member)
 
     def on_large_open(self, member: int) -> None:
         """Our connection to ``member`` for large values stands, and its link is open."""
@@ -343,6 +374,7 @@ class Node:
         self.env.counters.peer_losses += 1
         self.env.report("peer_lost", member=member)
         self.peering.forget_clock(member)
+        self.exchange.on_lost(member)
         self.membership.on_data_closed(member)
 
     def leave(self) -> None:
@@ -418,6 +450,7 @@ class Node:
             links[self._linked].probe()
         self.membership.renew(self.peering.own_start())
         self.requests.clock_is_off = self.peering.clock_is_off
+        self.tree_scan.look_for_damage()
         self.requests.ledger.sweep(env.now)
         self.handoff.wake()
         self.shedding.look()
@@ -462,6 +495,10 @@ class Node:
             return
         self.store.put(KEY_LEASE, lease.to_bytes(8, "big"))
         self._lease_pending = (self.store.position, lease)
+
+    def parting(self) -> bytes:
+        """What the next start may take over, if this node stops cleanly now."""
+        return encode_parting(self.tree_scan.encoded(), self.catch_up.encoded())
 
     # For people.
 

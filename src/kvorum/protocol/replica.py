@@ -37,8 +37,10 @@ from kvorum.wire.link import (
     LATER,
     MALFORMED,
     NOT_TAKEN,
+    NOTHING_BEHIND,
     OK,
     RECORD,
+    RECORD_BEHIND,
     STALE_GENERATION,
     UNWRITABLE,
     Answers,
@@ -57,14 +59,16 @@ class Replica(Answers):
 
     __slots__ = (
         "_buffer", "_current", "_dropped", "_env", "_generations", "_hints", "_holdings",
-        "_large_bytes", "_minter", "_owned", "_refusal", "_ring", "_shift",
+        "_large_bytes", "_minter", "_owned", "_refusal", "_ring", "_shift", "behind",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, store: Store, holdings: Holdings, generations: Generations,
         minter: Minter, hints: Hints, ring: Ring, tables: TableRegistry, large_bytes: int,
+        behind: bytearray,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.behind = behind  # by partition: this node may lack what was acknowledged there
         self._env = env
         self._holdings = holdings
         self._generations = generations
@@ -224,8 +228,13 @@ class Replica(Answers):
             held = self._hints.holding(key)  # A fallback answers with what it keeps for owners.
         else:
             return self._refuse_get(key, generation)
+        behind = self.behind[partition]
         if held is None:
-            return OK
+            if not behind:
+                return OK
+            self.payload = b""
+            self.generation = generation
+            return NOTHING_BEHIND
         if not held:
             self.payload = b"the copy here is damaged"
             self._env.counters.replica_refusals += 1
@@ -236,7 +245,7 @@ class Replica(Answers):
             return ELSEWHERE
         self.payload = record
         self.generation = generation
-        return RECORD
+        return RECORD_BEHIND if behind else RECORD
 
     def _refuse_get(self, key: bytes, generation: int) -> int:
         # A refused log write does not stand in the way of reading.

@@ -472,9 +472,10 @@ class Requests(Finisher):
             opened.popleft()
         opened.append(get)
         if replicas.stands_in:
-            get.start(self._hints.read(key, partition_key))
+            get.start(self._hints.read(key, partition_key), False)
         else:
-            get.start(self._replica.read(key, partition_key))
+            behind = self._replica.behind[(key[1] << 8 | key[2]) >> self._shift]
+            get.start(self._replica.read(key, partition_key), bool(behind))
 
     # Both.
 

@@ -40,9 +40,9 @@ class OpenedData:
         """Where on the disk it lies; empty where nothing is kept on one."""
         return self._folder.path if self._folder is not None else ""
 
-    def close(self, last_clock: int) -> bool:
+    def close(self, last_clock: int, parting: bytes = b"") -> bool:
         """Stop cleanly; True if the next start will find everything in order."""
-        clean = self.store.close_clean(last_clock)
+        clean = self.store.close_clean(last_clock, parting)
         self.engine.close()
         if self._folder is not None:
             self._folder.close()

@@ -180,7 +180,7 @@ class _Process:
         await asyncio.sleep(0)
         turns.stop()
         committer.stop()
-        clean = self._opened.close(turns.node.clock.last)
+        clean = self._opened.close(turns.node.clock.last, turns.node.parting())
         self._log.info("stopped", clean=clean, reason=env.stop_reason or "asked to")
         return EXIT_IN_USE if env.stop_reason else EXIT_OK
 

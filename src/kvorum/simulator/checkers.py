@@ -14,6 +14,10 @@ Each failure begins with the name of its checker:
 - ``vanished``: a context covers a write that is not shown and that nothing known superseded;
 - ``siblings``: more values stand side by side than writers left there;
 - ``lost``: a promised write is gone at the end;
+- ``unhealed``: some time after everything is healed, without a read, replicas still differ, or
+  what a node knows of its records is not what can be counted in them;
+- ``missed``: a get that admits no doubt misses a write that more owners have acknowledged than it
+  left out, and that one of them still holds;
 - ``unequal``: replicas differ after every key has been read and mended;
 - ``strict``: a fallback was counted for a put that allows none;
 - ``hint dropped``: a hint was let go before its owner had it on its disk;
@@ -36,7 +40,9 @@ from typing import TYPE_CHECKING, Final
 from kvorum.client.store import Found, Sibling, Stored
 from kvorum.errors import KvorumError, Overloaded, TooManySiblings
 from kvorum.model.context import context_seen
+from kvorum.model.hashing import SPACE_HINTS, SPACE_RECORDS
 from kvorum.model.holding import record_of
+from kvorum.model.merkle import Trees
 from kvorum.model.record import Value, order_of, split_values
 from kvorum.model.siblings import alive, seen_of
 from kvorum.simulator.history import Copy, History, KeyHistory, Mint, Write
@@ -155,6 +161,7 @@ class Checks:
             )
             return
         copy = Copy(machine, mint, position, level == LEVEL_DISK, now)
+        copy.unbroken = True
         machine.copies.append(copy)
         write.copies.append(copy)
 
@@ -228,12 +235,39 @@ class Checks:
             self._world.fail(
                 f"siblings: {name} shows {len(siblings)} values; its writers left {history.loose}"
             )
+        if not found.may_miss_acknowledged:
+            self._judge_missed(history, name, started_at, found.replicas, known | history.reaped)
         for copy in _held_before(history, started_at, found.replicas):
             if not (known | history.reaped) & copy.mint.bit:
                 self._world.fail(
                     f"stale: a get of {name} at {found.replicas} misses {copy.mint.write.text}, "
                     f"which {copy.machine.name} holds"
                 )
+
+    def _judge_missed(
+        self, history: KeyHistory, name: str, started_at: int, replicas: tuple[int, ...],
+        covered: int,
+    ) -> None:  # fmt: skip
+        """One of the replicas has acknowledged the write, be it that it has lost it since."""
+        if self._world.may_lie_about_disks:
+            return
+        owners = self._world.ring.owners_of_engine_key(history.key)
+        asked = sum(member in owners for member in replicas)
+        for write in history.acked:
+            if write.acked_at > started_at:
+                continue
+            for mint in write.mints:
+                copies = [c for c in write.copies if c.mint is mint and c.unbroken]
+                holders = {c.machine.member for c in copies if c.machine.member in owners}
+                if (
+                    len(holders) + asked > len(owners)
+                    and not covered & mint.bit
+                    and any(c.alive and c.machine.member in holders for c in copies)
+                ):
+                    self._world.fail(
+                        f"missed: a get of {name} at {replicas} misses {write.text}, which "
+                        f"{sorted(holders)} acknowledged"
+                    )
 
     def _shown(self, history: KeyHistory, name: str, siblings: tuple[Sibling, ...]) -> int:
         mask = 0
@@ -308,6 +342,54 @@ class Checks:
             if process is not None and process.node.hints.count:
                 owed = {owner: len(keys) for owner, keys in process.node.hints.owed.items() if keys}
                 self._world.fail(f"hints left: {machine.name} still holds hints for {owed}")
+
+    # Healing without a client.
+
+    def unequal(self) -> list[str]:
+        """What still differs between owners, or is still owed; nothing is read through nodes."""
+        found: list[str] = []
+        for key in sorted(self._history.keys):
+            history = self._history.keys[key]
+            records = {
+                machine.name: self._record_at(machine, key) for machine in self._owners(history)
+            }
+            if len(set(records.values())) > 1:
+                name = history.mints[0].write.name
+                found.append(f"{name} differs between {' and '.join(_grouped(records))}")
+        for machine in self._world.machines.values():
+            process = machine.process
+            if process is None:
+                found.append(f"{machine.name} does not run")
+            else:
+                found += self._unsettled(machine, process)
+        return found
+
+    def _record_at(self, machine: "Machine", key: bytes) -> bytes:
+        holding = machine.process.store.get(key) if machine.process else None
+        return record_of(holding) if holding else b""
+
+    def _unsettled(self, machine: "Machine", process: "Process") -> list[str]:
+        """What one node has yet to find out."""
+        node = process.node
+        found: list[str] = []
+        if node.catch_up.count:
+            found.append(f"{machine.name} is behind in {node.catch_up.count} partitions")
+        trees = node.holdings.trees
+        if trees.stale_count:
+            found.append(f"{machine.name} has {trees.stale_count} leaves to count")
+        else:
+            counted = Trees(self._world.ring.partitions)
+            for key, holding in process.store.scan(SPACE_RECORDS, SPACE_HINTS, 1 << 30):
+                counted.change(key, None, holding)
+            if counted.leaves != trees.leaves:
+                found.append(f"the leaves of {machine.name} are not what its records make")
+        if process.env.counters.leaves_mended:
+            found.append(f"{machine.name} had leaves that were wrong, and did not know it")
+        for talk in node.exchange.talks.values():
+            if talk.equal_since < 0:
+                other = self._world.machines[talk.peer.member].name
+                found.append(f"{machine.name} does not know itself equal to {other}")
+        return found
 
     # The end.
 
@@ -418,6 +500,14 @@ class Checks:
         mint = self._history.dots.get(order[1])
         if mint is None or mint.write.key != history.key:
             self._world.fail(f"strange value: {name} ends as a value that nobody wrote")
+
+
+def _grouped(records: dict[str, bytes]) -> list[str]:
+    """The names of those that hold the same, group by group."""
+    groups: dict[bytes, list[str]] = {}
+    for name, record in records.items():
+        groups.setdefault(record, []).append(name)
+    return [", ".join(names) for names in groups.values()]
 
 
 def _held_before(history: KeyHistory, started_at: int, replicas: tuple[int, ...]) -> Iterator[Copy]:

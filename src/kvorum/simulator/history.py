@@ -34,7 +34,7 @@ UNKNOWN: Final = "unknown"
 class Copy:
     """One acknowledged copy of a write: is it still there, and can a power loss take it?"""
 
-    __slots__ = ("alive", "durable", "machine", "mint", "position", "taken_at")
+    __slots__ = ("alive", "durable", "machine", "mint", "position", "taken_at", "unbroken")
 
     def __init__(
         self, machine: "Machine", mint: "Mint", position: int, durable: bool, taken_at: int
@@ -45,6 +45,7 @@ class Copy:
         self.durable = durable
         self.alive = True
         self.taken_at = taken_at
+        self.unbroken = False  # its machine has run from the mint to the answer
 
 
 class Mint:

@@ -370,7 +370,7 @@ class Process(Listener):
                 error = str(failure)
             self.store.buffer.finish_sync(ticket, error)
         self.node.leave()
-        clean = self.store.close_clean(self.node.clock.last)
+        clean = self.store.close_clean(self.node.clock.last, self.node.parting())
         if clean:
             for connection in self.outgoing.values():
                 connection.flush()

@@ -1,8 +1,9 @@
 """One seed from its plan to its judgement, and many seeds with their totals.
 
-A run has five parts: the cluster starts and makes its tables; clients work while faults happen;
-everything is healed; every key is read through several nodes, with all owners, which mends what
-differs; and the end is judged. ``python -m kvorum simulate --seed N --trace`` replays one.
+A run has six parts: the cluster starts and makes its tables; clients work while faults happen;
+everything is healed; all replicas become equal by themselves, without a client; every key is read
+through several nodes, with all owners; and the end is judged.
+``python -m kvorum simulate --seed N --trace`` replays one.
 """
 
 import multiprocessing
@@ -25,6 +26,7 @@ from kvorum.simulator.world import Convicted, World
 MEETING: Final = SECOND  # in which the nodes of a new cluster find each other
 SETTLE: Final = 2 * SECOND  # from the heal, and the last answer, to the first final read
 HOME_PATIENCE: Final = 30_000_000  # after which no hint may be left
+QUIET: Final = 30 * SECOND  # in which replicas become equal though nobody reads
 PATIENCE: Final = 60 * SECOND  # in which every request of a healed world has long ended
 READ_ROUNDS: Final = 2
 READ_TRIES: Final = 8
@@ -163,9 +165,10 @@ class Run:
         for client in world.clients:
             for operation in client.pending:
                 world.fail(f"endless: {client.name} waits for {operation.kind} {operation.name}")
-        reader = world.add_client()
         # A put that its client has long given up may still stand in a path that was slow.
         world.schedule.run_until(world.network.all_arrived_at + SETTLE)
+        self._wait_for_equality()
+        reader = world.add_client()
         for table in self.plan.tables:
             if table.doomed:
                 self._drop_for_good(reader, table)
@@ -176,6 +179,19 @@ class Run:
         self._read_everything(reader)
         judge_beliefs(world, healed_at)
         self._outside = world.checks.judge_end()
+
+    def _wait_for_equality(self) -> None:
+        """No client asks anything any more, and all replicas become equal by themselves."""
+        world = self.world
+        for client in world.clients:
+            client.step(lambda session: session.close())
+        begin = world.schedule.now
+        missing = world.checks.unequal()
+        while missing and world.schedule.now < begin + QUIET:
+            world.schedule.run_until(world.schedule.now + SECOND)
+            missing = world.checks.unequal()
+        for text in missing:
+            world.fail(f"unhealed: {text}, {QUIET // SECOND} s after everything was healed")
 
     def _make_tables(self) -> None:
         world = self.world

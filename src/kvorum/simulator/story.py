@@ -13,6 +13,7 @@ from kvorum.client.answers import decode_found, decode_stored
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import record_of
 from kvorum.model.record import Value, split_values
+from kvorum.simulator.exchange_story import exchange_lines
 from kvorum.simulator.gossip_story import belief_line, gossip_line
 from kvorum.wire.codec import decode_control
 from kvorum.wire.framing import LENGTH_BYTES
@@ -31,7 +32,7 @@ from kvorum.wire.kinds import (
     UNKNOWN,
     WELCOME,
 )
-from kvorum.wire.link import HEAD_BYTES, HINT_BYTES, OP_HINT, OP_PUT, unpack_hint
+from kvorum.wire.link import HEAD_BYTES, HINT_BYTES, OP_HINT, OP_PUT, RECORD_BEHIND, unpack_hint
 from kvorum.wire.link import OK as ANSWERED_OK
 from kvorum.wire.link import RECORD as ANSWERED_RECORD
 from kvorum.wire.requests import (
@@ -53,8 +54,8 @@ _head = Struct("<BBHI")
 _extra = Struct("<IQ")
 STATUS_NAMES: Final = (
     "ok", "record", "later", "failed here", "overloaded", "unwritable", "stale generation",
-    "other epoch", "not taken", "elsewhere", "malformed",
-    "not ready",
+    "other epoch", "not taken", "elsewhere", "malformed", "not ready", "behind",
+    "behind, and holds nothing",
 )  # fmt: skip
 VALUE_CHARACTERS: Final = 24
 
@@ -129,8 +130,10 @@ class Story:
             lines = [self._request(payload)]
         elif kind in (PUT_OK, GET_OK, REFUSED, UNKNOWN):
             lines = [self._answer(payload)]
-        elif kind == CONTROL and self.with_gossip:
-            lines = self._gossip(payload, end)
+        elif kind == CONTROL:
+            lines = exchange_lines(payload)
+            if not lines and self.with_gossip:
+                lines = self._gossip(payload, end)
         way = f"{self.host(end.host)} → {self.host(end.other.host)}"
         cut = "  (cut)" if end.path.cuts else ""
         for line in lines:
@@ -218,6 +221,8 @@ class Story:
             position += length
             if status == ANSWERED_RECORD:
                 lines.append(f"Answer: {self.record(body)}")
+            elif status == RECORD_BEHIND:
+                lines.append(f"Answer: {self.record(body)}, behind")
             else:
                 lines.append(f"Answer: {STATUS_NAMES[status]}")
         return lines
@@ -240,6 +245,7 @@ class Story:
             )
             read = ", ".join(self.host(member) for member in found.replicas)
             beyond = ", a fallback among them" if found.fallback_read else ""
+            beyond += ", may miss acknowledged writes" if found.may_miss_acknowledged else ""
             return f"Found {' | '.join(shown) or 'nothing'}  (read at {read}{beyond})"
         text = payload[FAILURE_HEAD_BYTES:].decode("utf-8", "replace")
         return f"{'Refused' if kind == REFUSED else 'Unknown'}: {text}"

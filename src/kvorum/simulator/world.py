@@ -156,6 +156,11 @@ class World:
         return any(one.destroyed_at >= 0 or one.volatile for one in self.machines.values())
 
     @property
+    def may_lie_about_disks(self) -> bool:
+        """A disk was put back to what it once held, or a bit of it flipped."""
+        return any(fault in self.faults for fault in ("rolled_back_disk", "rot"))
+
+    @property
     def writable(self) -> bool:
         """Every node takes writes: no sync that began on a slow disk is still under way."""
         for machine in self.machines.values():

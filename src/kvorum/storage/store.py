@@ -38,6 +38,7 @@ from kvorum.storage.identity import (
 )
 from kvorum.storage.log import Log
 from kvorum.storage.memory import MemoryEngine
+from kvorum.storage.parting import take_parting, write_parting
 from kvorum.storage.replay import replay
 from kvorum.storage.volatile import VolatileBuffer
 
@@ -68,6 +69,7 @@ class Store:
         "get",
         "identity",
         "last_clock",
+        "parting",
         "put",
         "renewals",
         "scan",
@@ -83,6 +85,7 @@ class Store:
         draw: Draw,
         marker: CleanStop | None,
         cut_bytes: int,
+        parting: bytes = b"",
     ) -> None:
         self.buffer = buffer
         self.identity = identity
@@ -91,6 +94,7 @@ class Store:
         self.clean_start = marker is not None
         self.last_clock = marker.last_clock if marker is not None else 0
         self.cut_bytes = cut_bytes  # of a torn log tail, dropped by this start
+        self.parting = parting  # what the run before has left, if it ended cleanly
         self.closed = False
         self.renewals: list[str] = []  # why the store id was changed since the start
         self._files = files
@@ -165,8 +169,10 @@ class Store:
         self._next_stamp = 1
         self.renewals.append(reason)
 
-    def close_clean(self, last_clock: int) -> bool:
+    def close_clean(self, last_clock: int, parting: bytes = b"") -> bool:
         """Stop with everything on disk and say so for the next start; False if that is not so.
+
+        ``parting`` is what the next start finds as its own ``parting``, if this is so.
 
         The committer must have stopped. Without the marker the next start draws a new store id
         and nothing else is lost. The engine stays open: it belongs to whoever made it.
@@ -182,6 +188,8 @@ class Store:
         clean = clean and not self.failed and buffer.durable_position == buffer.position
         if clean:
             try:
+                if parting:
+                    write_parting(self._files, self.identity, buffer.position, parting)
                 write_clean_stop(
                     self._files, self.identity, buffer.position, self._next_stamp, last_clock
                 )
@@ -286,11 +294,12 @@ def _open_durable(
     ):
         marker = None  # Something may be missing: whoever mints from now on is somebody else.
         identity = msgspec.structs.replace(identity, store=draw(8).hex())
+    parting = take_parting(files, marker)
     consume_clean_stop(files)
     write_identity(files, identity)
     buffer.attach(Log(files, identity.data_id, draw, replayed, faults))
     _settle_engine(buffer, identity)
-    return Store(buffer, files, identity, draw, marker, replayed.cut_bytes)
+    return Store(buffer, files, identity, draw, marker, replayed.cut_bytes, parting)
 
 
 def _engine_identity_of(engine: Engine) -> tuple[bytes, int] | None:

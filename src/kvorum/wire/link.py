@@ -45,6 +45,8 @@ NOT_TAKEN: Final = 8  # the receiver may not hold this: not an owner, or a dropp
 ELSEWHERE: Final = 9  # get: the record is large; ask on the large connection
 MALFORMED: Final = 10
 NOT_READY: Final = 11  # the receiver has no generation for the partition yet; ask others
+RECORD_BEHIND: Final = 12  # as RECORD, of an owner that may lack what was acknowledged
+NOTHING_BEHIND: Final = 13  # get: such an owner holds nothing
 
 COUNT_MAX: Final = 65_535
 MUTE_AFTER: Final = 2_000_000  # without any answer, a peer is no longer believed alive
@@ -85,9 +87,10 @@ def pack_hint(
 class Asker:
     """Whoever asks peers and is told what became of it; one object per request.
 
-    For each entry exactly one of ``on_ok``, ``on_record``, ``on_refusal``, ``on_later`` and
-    ``on_lost`` is called; ``on_slow`` and ``on_silence`` may come before it, ``on_disk`` after
-    ``on_ok``, and ``on_lost`` once more in its place when the connection ends before the mark.
+    For each entry exactly one of ``on_ok``, ``on_record``, ``on_behind``, ``on_refusal``,
+    ``on_later`` and ``on_lost`` is called; ``on_slow`` and ``on_silence`` may come before it,
+    ``on_disk`` after ``on_ok``, and ``on_lost`` once more in its place when the connection ends
+    before the mark.
     """
 
     __slots__ = ("wants_disk",)
@@ -103,6 +106,10 @@ class Asker:
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
         raise NotImplementedError
+
+    def on_behind(self, peer: int, generation: int, record: bytes) -> None:
+        """What an owner holds (empty: nothing) that may lack what was acknowledged."""
+        self.on_refusal(peer, RECORD_BEHIND, record)
 
     def on_later(self, peer: int) -> None:
         """The peer could not answer in its turn. A moment has passed since: ask it again."""
@@ -326,6 +333,8 @@ class Link:
                 self.again.append(asker)
             elif status == RECORD:
                 asker.on_record(peer, generation, payload[position:end])
+            elif status in (RECORD_BEHIND, NOTHING_BEHIND):
+                asker.on_behind(peer, generation, payload[position:end])
             else:
                 asker.on_refusal(peer, status, payload[position:end])
             position = end

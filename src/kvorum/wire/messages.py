@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from kvorum.model.tables import TableSettings
+from kvorum.wire.exchange_messages import Exchanging
 from kvorum.wire.gossip_messages import Gossiping
 from kvorum.wire.handoff_messages import Handoff
 from kvorum.wire.listing_messages import KeysAnswer, KeysQuery, LocalKeys, LocalKeysAnswer
@@ -313,6 +314,6 @@ Control = (
     | TopologyQuery | TopologyAnswer | TableQuery | TableList | TableAnswer | TableCreate
     | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer
     | LocalQuery | LocalAnswer | Reaping
-    | Gossiping | Tracing | Handoff
+    | Gossiping | Tracing | Handoff | Exchanging
     | KeysQuery | KeysAnswer | LocalKeys | LocalKeysAnswer
 )  # fmt: skip

@@ -21,6 +21,8 @@ FROM_MEMBERS = {
     "Probe", "ProbeAck", "ProbeRequest", "ProbeRelayed", "ProbeNack", "PushPull", "PushPulled",
     "TopologyTold", "HandoffOffer", "HandoffCredit", "CoverQuery",
     "CoverAnswer",
+    "ExchangeDigest", "BlocksQuery", "BlocksAnswer", "LeavesQuery", "LeavesAnswer",
+    "EntriesQuery", "EntriesAnswer",
 }  # fmt: skip
 NO_LONGER_SENT = {"Pong"}
 TO_CLIENTS = {

@@ -143,7 +143,9 @@ def test_a_peer_that_is_mute_for_too_long_is_dropped() -> None:
 
 
 def test_the_sweep_rests_when_nothing_is_under_way() -> None:
-    one = OneNode().connect()
+    one = OneNode()
+    one.node.exchange.talks.clear()  # Exchange has timers of its own.
+    one.connect()
     one.put(durability=0)
     assert one.node.next_deadline() == one.env.now + SWEEP_INTERVAL
     one.accepts(2)

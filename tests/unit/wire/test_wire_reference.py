@@ -72,5 +72,5 @@ def test_each_code_and_status_has_its_row() -> None:
     ]
     statuses = TEXT[TEXT.index("| Status |") :]
     assert re.findall(r"^\| (\d+) \|", statuses, re.M) == [
-        str(status) for status in range(link.OK, link.NOT_READY + 1)
+        str(status) for status in range(link.OK, link.NOTHING_BEHIND + 1)
     ]
