@@ -172,7 +172,10 @@ _TABLE = TableSettings(
     "carts", TABLE, 1, 2, Resolution.LWW, Durability.QUORUM, False, 86_400, 10, 65_536, (WALL, 3),
     True,
 )  # fmt: skip
-_LOCAL = LocalRecord(8, 2, SIBLINGS, True, True, make_dot(ALICE, 1), "no connection")
+_LOCAL = LocalRecord(
+    8, 2, SIBLINGS, True, True, make_dot(ALICE, 1), "no connection", RECORDS["first"], [3, 4],
+    5_000_000,
+)  # fmt: skip
 _NEWS = News(
     Belief(1, State.ALIVE, 3, b"store 01", 3, b"nonce 08"), 4, 1 << 63 | 5,
     [Belief(2, State.SUSPECT, 7, b"store 02", 1, b"nonce 02", 3)], [_TABLE],
@@ -197,13 +200,14 @@ CONTROL_MESSAGES: list[Control] = [
     StatusAnswer(
         15, 1, "a", "kvorum 0.1", 1, b"cluster!", 4, b"store 01", 3, True, 5_000_000, "lmdb",
         False, True, "", 1024, 1024, 3, 2, 17, 65_536, -250,
-        [PeerStatus(2, "b", True, False, 300, -20, 4_096, "suspect", 7, 2_000_000)], {"puts": 5},
-        [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70, 3, 2,
+        [PeerStatus(2, "b", True, False, 300, -20, 4_096, "suspect", 7, 2_000_000, 6, 700, 9)],
+        {"puts": 5}, [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70, 3,
+        2, 6, 700,
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
     TraceQuery(17, TABLE, b"alice", b"cart", True, b"book", b"context", 2, CLIENT),
     TraceAnswer(17, 1, b"A\0payload", [TraceEvent(250, "asked", 2, "behind 1 batches")]),
-    ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL]),
+    ExplainAnswer(16, b"position of 16 b", 99, 4, [1, 2, 3], [_LOCAL], [_LOCAL]),
     LocalQuery(17, TABLE, [(b"alice", b"cart"), (b"bob", b"")]),
     LocalAnswer(17, [_LOCAL]),
     GenerationStates([(3, 5 << 16 | 2, 4 << 16 | 1)], b"\x06"),
@@ -317,7 +321,7 @@ def batch_frames() -> dict[str, bytes]:
 
 # Messages that have grown at their end: which form of them the sample is. What is kept of the
 # earlier ones is still read.
-FORMS: dict[type, int] = {StatusAnswer: 4}
+FORMS: dict[type, int] = {StatusAnswer: 5, LocalRecord: 2, ExplainAnswer: 2, LocalAnswer: 2}
 
 
 def _message_name(message: object) -> str:

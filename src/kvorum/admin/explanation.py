@@ -21,14 +21,39 @@ class Replica:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One fallback's hint for the key."""
+
+    name: str
+    owners: tuple[str, ...]  # to whom it is owed
+    age: int  # microseconds
+    values: tuple[Value, ...]
+
+
 def merged_of(replicas: list[LocalRecord]) -> bytes | None:
     """What all copies say together; None if nobody has one."""
     merged: bytes | None = None
     for replica in replicas:
-        if replica.record is not None:
-            check_record(replica.record)
-            merged = replica.record if merged is None else merge(merged, replica.record)
+        for record in (replica.record, replica.hint):
+            if record is not None:
+                check_record(record)
+                merged = record if merged is None else merge(merged, record)
     return merged
+
+
+def hints_of(topology: Topology, answer: ExplainAnswer) -> list[Kept]:
+    """What is kept for owners that did not answer, and by whom."""
+    return [
+        Kept(
+            member_name(topology, fallback.member),
+            tuple(member_name(topology, owner) for owner in fallback.hint_for),
+            fallback.hint_age,
+            tuple(Value(value) for value in split_values(fallback.hint)),
+        )
+        for fallback in answer.fallbacks
+        if fallback.hint is not None
+    ]
 
 
 def judge(topology: Topology, replica: LocalRecord, merged: bytes | None) -> Replica:
@@ -93,6 +118,15 @@ def explain_document(
                 "text": replica.text,
             }
             for replica in replicas
+        ],
+        "hints": [
+            {
+                "node": kept.name,
+                "for": list(kept.owners),
+                "age_seconds": kept.age / 1_000_000,
+                "values": [_value_document(value) for value in kept.values],
+            }
+            for kept in hints_of(topology, answer)
         ],
         "verdict": verdict(replicas, merged),
     }

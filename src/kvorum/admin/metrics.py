@@ -50,6 +50,8 @@ GAUGES: Final = (
     Gauge("tables", "tables", "tables that there are"),
     Gauge("in_flight", "requests_in_flight", "requests coordinated here and not yet answered"),
     Gauge("overlay_bytes", "overlay_bytes", "writes in memory that are not in the engine yet"),
+    Gauge("hints", "hints", "hints kept here for other nodes; one may be owed to several"),
+    Gauge("hint_bytes", "hint_bytes", "their size"),
     Gauge("deletes_noted", "deletes_noted", "records that wait for a reap round, as far as noted"),
     Gauge("partitions_not_ready", "partitions_not_ready", "partitions held and not served yet"),
     Gauge("records_aside", "records_aside", "records set aside: their copy had missed a reap"),
@@ -76,6 +78,12 @@ PEER_GAUGES: Final = (
     Gauge("incarnation", "peer_incarnation", "under which the peer is believed alive, or not"),
     Gauge(
         "believed_for", "peer_believed_seconds", "for how long the same is believed of the peer",
+        MICROSECONDS,
+    ),
+    Gauge("hints", "peer_hints", "hints kept here for the peer"),
+    Gauge("hint_bytes", "peer_hint_bytes", "their size"),
+    Gauge(
+        "hints_waiting", "peer_hints_waiting_seconds", "how long the oldest of them has waited",
         MICROSECONDS,
     ),
 )  # fmt: skip

@@ -212,7 +212,7 @@ class Service:
         table, key, sort_key = _key_of(request)
         client = await self._cluster.client()
         answer = await client.explain(table, key, sort_key=sort_key)
-        merged = merged_of(answer.replicas)
+        merged = merged_of([*answer.replicas, *answer.fallbacks])
         replicas = [judge(client.topology, replica, merged) for replica in answer.replicas]
         shown = request.query_params["key"]
         return _json(explain_document(shown, client.topology, answer, replicas, merged))

@@ -1,11 +1,14 @@
 """What the nodes of a cluster say of themselves, what that means, and how JSON has it."""
 
+from typing import Final
+
 import msgspec
 
 from kvorum.errors import KvorumError
 from kvorum.model.topology import Topology
 from kvorum.wire.messages import StatusAnswer
 
+HINTS_OVERDUE: Final = 600_000_000  # microseconds that a hint may wait before people are told
 Statuses = dict[str, StatusAnswer | KvorumError]
 
 
@@ -47,6 +50,12 @@ def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
         f"believes {peer.name} {peer.belief}, for {peer.believed_for // 1_000_000} s"
         for peer in answer.peers
         if peer.belief not in ("", "alive")
+    ]
+    found += [
+        f"keeps {peer.hints} hints for {peer.name}, the oldest for "
+        f"{peer.hints_waiting // 60_000_000} min"
+        for peer in answer.peers
+        if peer.hints_waiting >= HINTS_OVERDUE
     ]
     if answer.counters.get("quarantined"):
         found.append(f"has found {answer.counters['quarantined']} damaged records")

@@ -7,9 +7,16 @@ merged here, as a get would, to see who is behind.
 from rich.text import Text
 
 from kvorum.admin.documents import instant_text, member_name
-from kvorum.admin.explanation import Replica, explain_document, judge, merged_of, verdict
+from kvorum.admin.explanation import (
+    Replica,
+    explain_document,
+    hints_of,
+    judge,
+    merged_of,
+    verdict,
+)
 from kvorum.cli.options import HexKey, Json, KeyArgument, Nodes, SortKey, TableName
-from kvorum.cli.output import Output, shown
+from kvorum.cli.output import Output, duration_text, shown
 from kvorum.cli.settings import DEFAULT_NODES, connect_to
 from kvorum.cli.talk import keys_of
 from kvorum.model.tables import DEFAULT_TABLE
@@ -26,6 +33,8 @@ def explain(
 ) -> None:
     """Show who owns a key and what each owner holds: values, dots, durability, who is behind.
 
+    And which hints for absent owners are kept elsewhere, and for how long.
+
     Nothing is repaired by asking. A dot names one write: who coordinated it, and its number.
     """
     out = Output(as_json)
@@ -33,7 +42,7 @@ def explain(
     with connect_to(nodes) as client:
         answer = client.explain(table, partition_key, sort_key=below)
         topology = client.topology
-    merged = merged_of(answer.replicas)
+    merged = merged_of([*answer.replicas, *answer.fallbacks])
     replicas = [judge(topology, replica, merged) for replica in answer.replicas]
     if as_json:
         out.json(explain_document(key, topology, answer, replicas, merged))
@@ -47,6 +56,13 @@ def explain(
     for replica in replicas:
         rows += _rows(replica)
     out.table(["owner", "copy", "on disk", "value", "dot", "written at", "expires"], rows)
+    for kept in hints_of(topology, answer):
+        owners = ", ".join(kept.owners)
+        age = duration_text(kept.age)
+        values = " | ".join(
+            "(deleted)" if value.tombstone else shown(value.data) for value in kept.values
+        )
+        out.line(f"{kept.name} keeps a hint for {owners}, for {age}: {values}")
     out.line(verdict(replicas, merged))
 
 

@@ -49,6 +49,7 @@ def status(
         f"cluster {topology.cluster_id.hex()}, topology epoch {topology.epoch}, n={topology.n}; "
         f"{len(topology.partitions)} partitions: " + _coverage_text(topology, coverage)
     )
+    _show_hints(out, statuses)
     for name, answer in statuses.items():
         for problem in problems_of(answer):
             out.note(f"{name}: {problem}")
@@ -88,6 +89,25 @@ def _row(topology: Topology, index: int, answer: StatusAnswer | KvorumError) -> 
         f"{answer.clock_offset / 1000:.1f} ms",
         answer.software.removeprefix("kvorum "),
     ]
+
+
+def _show_hints(out: Output, statuses: Statuses) -> None:
+    """Who keeps what for whom; nothing at all where nobody does."""
+    rows: list[list[str | Text]] = [
+        [
+            name,
+            peer.name,
+            str(peer.hints),
+            size_text(peer.hint_bytes),
+            duration_text(peer.hints_waiting),
+        ]
+        for name, answer in statuses.items()
+        if isinstance(answer, StatusAnswer)
+        for peer in answer.peers
+        if peer.hints
+    ]
+    if rows:
+        out.table(["node", "keeps for", ">hints", ">size", ">oldest"], rows)
 
 
 def _show_members(out: Output, statuses: Statuses) -> None:

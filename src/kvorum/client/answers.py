@@ -148,15 +148,21 @@ def _describe(
 
 def decode_copies(answer: LocalAnswer) -> list[LocalCopy]:
     """One node's own copies. Raises ``AnswerInvalid``."""
-    copies: list[LocalCopy] = []
-    for copy in answer.copies:
-        values: list[Value] = []
-        if copy.record is not None:
-            try:
-                check_record(copy.record)
-            except (RecordInvalid, StructError) as error:
-                raise AnswerInvalid(f"a node holds what is no record: {error}") from None
-            values = [Value(encoded) for encoded in split_values(copy.record)]
-        alive = tuple(value.data for value in values if not value.tombstone)
-        copies.append(LocalCopy(alive, copy.record is not None, copy.quarantined, copy.on_disk))
-    return copies
+    return [
+        LocalCopy(
+            _alive(copy.record), copy.record is not None, copy.quarantined, copy.on_disk,
+            tuple(copy.hint_for), _alive(copy.hint), copy.hint_age / 1_000_000,
+        )
+        for copy in answer.copies
+    ]  # fmt: skip
+
+
+def _alive(record: bytes | None) -> tuple[bytes, ...]:
+    if record is None:
+        return ()
+    try:
+        check_record(record)
+    except (RecordInvalid, StructError) as error:
+        raise AnswerInvalid(f"a node holds what is no record: {error}") from None
+    values = [Value(encoded) for encoded in split_values(record)]
+    return tuple(value.data for value in values if not value.tombstone)

@@ -144,6 +144,9 @@ class LocalCopy:
     known: bool  # it holds a record, if only of a delete
     damaged: bool  # its copy is damaged; the next good one heals it
     on_disk: bool  # all that it holds is on its disk
+    hint_for: tuple[int, ...] = ()  # owners for whom it keeps what follows, beside its own copy
+    hint_values: tuple[bytes, ...] = ()
+    hint_seconds: float = 0.0  # how long that has waited
 
 
 @dataclass(frozen=True, slots=True)

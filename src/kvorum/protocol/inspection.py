@@ -1,7 +1,8 @@
 """What people ask a node about itself and about a key: status, explain, local reads.
 
-A local read is a replica's own copy, without repair. ``explain`` gathers one from each owner and
-says who does not answer; it changes nothing anywhere.
+A local read is a replica's own copy, without repair, and what it keeps for owners. ``explain``
+gathers one from each owner and listed fallback and says who does not answer; it changes nothing
+anywhere.
 """
 
 from typing import Final
@@ -12,6 +13,7 @@ from kvorum.model.holding import own_dot, record_of
 from kvorum.model.ring import Ring
 from kvorum.model.tables import TableRegistry
 from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.hints import Hints
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
 from kvorum.wire.codec import encode
@@ -32,7 +34,7 @@ EXPLAIN_PATIENCE: Final = 1_000_000
 
 
 class _Explanation(Timed):
-    """One ``explain`` until every owner has answered, or a second has passed."""
+    """One ``explain`` until everybody has answered, or a second has passed."""
 
     __slots__ = ("answer", "client", "done", "inspection", "missing", "number")
 
@@ -53,10 +55,13 @@ class _Explanation(Timed):
 class Inspection:
     """Answers questions; holds what is being gathered."""
 
-    __slots__ = ("_env", "_gathering", "_me", "_number", "_ring", "_store", "_timers")
+    __slots__ = ("_env", "_gathering", "_hints", "_me", "_number", "_ring", "_store", "_timers")
 
-    def __init__(self, env: Environment, store: Store, ring: Ring, timers: Timers, me: int) -> None:
+    def __init__(
+        self, env: Environment, store: Store, hints: Hints, ring: Ring, timers: Timers, me: int
+    ) -> None:
         self._env = env
+        self._hints = hints
         self._store = store
         self._ring = ring
         self._timers = timers
@@ -65,7 +70,16 @@ class Inspection:
         self._gathering: dict[int, _Explanation] = {}
 
     def local_read(self, request: int, key: bytes) -> LocalRecord:
-        """What this node itself holds."""
+        """What this node itself holds, and keeps for others."""
+        found = self._own_copy(request, key)
+        hint = self._hints.hint(key) if key[:1] == SPACE_RECORDS else None
+        if hint is not None:
+            found.hint = record_of(hint.holding)
+            found.hint_for = list(hint.owners)
+            found.hint_age = max(self._env.wall - hint.created, 0)
+        return found
+
+    def _own_copy(self, request: int, key: bytes) -> LocalRecord:
         # What is no record's key leads to what is no holding.
         held = self._store.get(key) if key[:1] == SPACE_RECORDS else None
         if held is None:
@@ -105,28 +119,41 @@ class Inspection:
         owners = ring.owners(partition)
         self._number += 1
         answer = ExplainAnswer(
-            query.request, key[1:17], partition, ring.partition_epoch(partition), list(owners), []
+            query.request,
+            key[1:17],
+            partition,
+            ring.partition_epoch(partition),
+            list(owners),
+            [],
+            [],
         )
         explanation = _Explanation(self, client, answer, self._number)
         for owner in owners:
-            if owner == self._me:
-                answer.replicas.append(self.local_read(0, key))
-            else:
-                answer.replicas.append(LocalRecord(0, owner, None, text="no answer within 1 s"))
-                if self._env.send(owner, LocalRead(self._number, key)):
-                    explanation.missing[owner] = None
-                else:
-                    answer.replicas[-1].text = "not connected"
+            answer.replicas.append(self._ask(owner, key, explanation))
+        for fallback in ring.fallbacks(partition):
+            answer.fallbacks.append(self._ask(fallback, key, explanation))
         self._gathering[self._number] = explanation
         self._timers.wake(self._env.now + EXPLAIN_PATIENCE, explanation)
         if not explanation.missing:
             self.finish(explanation)
 
+    def _ask(self, member: int, key: bytes, explanation: _Explanation) -> LocalRecord:
+        """What stands in the answer for a member as long as it has said nothing."""
+        if member == self._me:
+            return self.local_read(0, key)
+        if not self._env.send(member, LocalRead(self._number, key)):
+            return LocalRecord(0, member, None, text="not connected")
+        explanation.missing[member] = None
+        return LocalRecord(0, member, None, text="no answer within 1 s")
+
     def on_local_record(self, record: LocalRecord) -> None:
         explanation = self._gathering.get(record.request)
         if explanation is None or record.member not in explanation.missing:
             return
-        explanation.answer.replicas[explanation.answer.owners.index(record.member)] = record
+        for told in (explanation.answer.replicas, explanation.answer.fallbacks):
+            for place, one in enumerate(told):
+                if one.member == record.member:
+                    told[place] = record
         del explanation.missing[record.member]
         if not explanation.missing:
             self.finish(explanation)

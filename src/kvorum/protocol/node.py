@@ -163,7 +163,7 @@ class Node:
             self._expired_by,
         )  # fmt: skip
         self.exchange = self._make_exchange(copies)
-        self.inspection = Inspection(env, store, ring, self.timers, me)
+        self.inspection = Inspection(env, store, self.hints, ring, self.timers, me)
         self.tracer = Tracer(env, store, self.requests, self.timers, me)
         self.listing = Listing(env, store, ring, self.timers, me, tables.registry, self.background)
         self.documents = SharedDocuments(env, ring.topology, self.tables)
@@ -514,6 +514,7 @@ class Node:
             offset = self.peering.offsets.get(member, 0)
             name = known.name if known else ""
             belief = self.membership.members.of(member)
+            oldest = self.hints.oldest(member)
             assert belief is not None
             peers.append(
                 PeerStatus(
@@ -527,6 +528,9 @@ class Node:
                     belief=belief.state.name.lower(),
                     incarnation=belief.incarnation,
                     believed_for=env.now - self.membership.members.since(member),
+                    hints=len(self.hints.owed.get(member, ())),
+                    hint_bytes=self.hints.owed_bytes.get(member, 0),
+                    hints_waiting=max(env.wall - oldest, 0) if oldest else 0,
                 )
             )
         return peers
@@ -568,6 +572,8 @@ class Node:
             records_aside=self.generations.aside_records,
             incarnation=self.membership.gossip.own.incarnation,
             health=self.membership.detector.health,
+            hints=self.hints.count,
+            hint_bytes=self.hints.bytes,
         )
 
     def _reaping_blocked(self) -> dict[str, int]:

@@ -127,6 +127,9 @@ class LocalRecord(Message, tag=15):
     on_disk: bool = False
     own_dot: bytes = b""  # the last dot minted here for the key; empty: never
     text: str = ""  # why the member did not answer
+    hint: bytes | None = None  # the record that it keeps for owners; None: none, or a damaged one
+    hint_for: list[int] = []  # to whom that is owed
+    hint_age: int = 0  # microseconds since the first of it came
 
 
 class ControlRefused(Message, tag=20):
@@ -230,6 +233,9 @@ class PeerStatus(msgspec.Struct, array_like=True, gc=False):
     belief: str = ""  # alive, suspect, dead or left
     incarnation: int = 0  # of the peer, under which that is believed
     believed_for: int = 0  # microseconds
+    hints: int = 0  # that this node keeps for the peer
+    hint_bytes: int = 0
+    hints_waiting: int = 0  # microseconds that the oldest of them has waited
 
 
 class OperationStatus(msgspec.Struct, array_like=True, gc=False):
@@ -274,6 +280,8 @@ class StatusAnswer(Message, tag=30):
     records_aside: int = 0  # set aside, because their copy had missed a reap
     incarnation: int = 0  # of this node, by which it refutes
     health: int = 0  # 0 is well; the higher, the less this node trusts its own judgement
+    hints: int = 0  # that this node keeps for others; one may be owed to several
+    hint_bytes: int = 0
 
 
 class ExplainQuery(Message, tag=31):
@@ -292,6 +300,7 @@ class ExplainAnswer(Message, tag=32):
     epoch: int
     owners: list[int]
     replicas: list[LocalRecord]  # one per owner, in their order
+    fallbacks: list[LocalRecord] = []  # one per listed fallback: what it keeps for owners
 
 
 class LocalQuery(Message, tag=88):
