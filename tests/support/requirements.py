@@ -74,6 +74,10 @@ def _check_namespaces() -> str:
     return _try("unshare", "--net", "ip", "link", "set", "lo", "up")
 
 
+def _check_packet_filter() -> str:
+    return _try("nft", "--version") or _try("iptables", "--version") or _try("nsenter", "--version")
+
+
 def _check_tmpfs_mounts() -> str:
     with TemporaryDirectory() as folder:
         return _try("mount", "-t", "tmpfs", "-o", "size=1m", "none", folder) or _try(
@@ -114,6 +118,7 @@ def _check_systemd_analyze() -> str:
 CHECKS: dict[str, Check] = {
     "root": _check_root,
     "namespaces": _check_namespaces,
+    "packet-filter": _check_packet_filter,
     "tmpfs-mounts": _check_tmpfs_mounts,
     "loop-mounts": _check_loop_mounts,
     "compiler": _check_compiler,
