@@ -382,8 +382,10 @@ class History:
             self._world.story.stored(process.machine.name, key, record, note)
         position = process.store.position
         held = process.held
+        before = self._records.get(old, ())
         for dot in dots:
-            held.setdefault(dot, position)
+            if dot not in before:  # Else it came in earlier, perhaps in an earlier run.
+                held.setdefault(dot, position)
 
     def _judge_less(self, process: "Process", key: bytes, old: bytes, record: bytes) -> None:
         """A record may know less than before only of actors that a round has retired."""
