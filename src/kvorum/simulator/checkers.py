@@ -257,7 +257,12 @@ class Checks:
             if write.acked_at > started_at:
                 continue
             for mint in write.mints:
-                copies = [c for c in write.copies if c.mint is mint and c.unbroken]
+                # A twin of the write may be acknowledged later than the write, to nobody.
+                copies = [
+                    copy
+                    for copy in write.copies
+                    if copy.mint is mint and copy.unbroken and copy.taken_at <= started_at
+                ]
                 holders = {c.machine.member for c in copies if c.machine.member in owners}
                 if (
                     len(holders) + asked > len(owners)
