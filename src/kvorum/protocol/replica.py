@@ -201,6 +201,8 @@ class Replica(Answers):
             # Two partition keys under one 192-bit keyed hash: beyond belief, so a damaged sender.
             self._env.report("key_mismatch", engine_key=key.hex())
             return
+        if held[offset:] == holding[offset:]:
+            return
         if own != NO_OWN:
             self._minter.check_received(own, holding[offset:])
         if supersedes_at(holding, offset, held, offset):

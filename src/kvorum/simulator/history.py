@@ -229,6 +229,8 @@ class History:
             return
         machine = process.machine
         generations = process.node.generations
+        if self._world.story is not None:
+            self._world.story.forgotten(machine.name, key, old)
         if generations.current[generations.partition_of(key)] < 0:
             if machine.destroyed_at < 0:
                 self._world.fail(

@@ -15,6 +15,7 @@ from kvorum.model.holding import record_of
 from kvorum.model.record import Value, split_values
 from kvorum.simulator.exchange_story import exchange_lines
 from kvorum.simulator.gossip_story import belief_line, gossip_line
+from kvorum.simulator.reaping_story import reaping_lines
 from kvorum.wire.codec import decode_control
 from kvorum.wire.framing import LENGTH_BYTES
 from kvorum.wire.gossip_messages import GossipMessage
@@ -112,6 +113,9 @@ class Story:
     def stored(self, machine: str, key: bytes, record: bytes, note: str) -> None:
         self._tell(f"{machine}  stores {self.key(key)} = {self.record(record)}{note}")
 
+    def forgotten(self, machine: str, key: bytes, record: bytes) -> None:
+        self._tell(f"{machine}  forgets {self.key(key)} = {self.record(record)}")
+
     def let_go(self, machine: str, key: bytes, owner: str) -> None:
         self._tell(f"{machine}  lets go of {self.key(key)} for {owner}")
 
@@ -131,7 +135,7 @@ class Story:
         elif kind in (PUT_OK, GET_OK, REFUSED, UNKNOWN):
             lines = [self._answer(payload)]
         elif kind == CONTROL:
-            lines = exchange_lines(payload)
+            lines = exchange_lines(payload) or reaping_lines(payload, self.key, self.host)
             if not lines and self.with_gossip:
                 lines = self._gossip(payload, end)
         way = f"{self.host(end.host)} → {self.host(end.other.host)}"
