@@ -60,9 +60,12 @@ class Owners:
     def undead(self) -> list[bytes]:
         """Values that are alive somewhere though a record that had seen them go was reaped."""
         found: list[bytes] = []
+        partition = self.nodes[1].ring.partition_of_engine_key(self.key)
+        drops = [one.node.generations.dropped.get(partition, 0) for one in self.nodes.values()]
         for one in self.nodes.values():
             held = one.store.get(self.key)
-            if held and one.node.generations.of(self.key) >= 0:
+            # A store that was rolled back and has heard of nobody yet is not believed by anybody.
+            if held and one.node.generations.of(self.key) >= max(drops):
                 for value in map(Value, split_values(record_of(held))):
                     if not value.tombstone and self.reaped.covers(value.dot):
                         found.append(value.data)
@@ -225,6 +228,7 @@ class Owners:
     def _begin(self, member: int) -> None:
         one = self.nodes[member]
         self.pool = [each for each in self.pool if member not in each[1:3] or each[0] == "record"]
+        one._adopts = False  # Where the others stand they tell themselves.
         one.start()
         self._watch(one)
         for other in one.others:
