@@ -41,12 +41,11 @@ _encode = msgspec.msgpack.Encoder().encode
 class _Rumour:
     """Something that others may not know yet."""
 
-    __slots__ = ("about", "size", "told")
+    __slots__ = ("about", "size")
 
     def __init__(self, about: Belief | TableSettings) -> None:
         self.about = about
         self.size = len(_encode(about))
-        self.told = 0
 
 
 class _Pulls(Timed):
@@ -66,7 +65,8 @@ class Gossip(Rumours):
 
     __slots__ = (
         "_bytes_max", "_compared", "_config", "_corrections", "_documents", "_env", "_me",
-        "_members", "_number", "_pulls", "_pulls_left", "_queues", "_timers", "own", "watcher",
+        "_members", "_number", "_pulls", "_pulls_left", "_queues", "_timers", "_told", "own",
+        "watcher",
     )  # fmt: skip
 
     watcher: Watcher  # set by whoever joins the two
@@ -89,6 +89,7 @@ class Gossip(Rumours):
         # By how often they were told; in each, by what they are about, oldest first.
         times = TELL_FACTOR * (len(members) + 1).bit_length()
         self._queues: list[dict[int | bytes, _Rumour]] = [{} for _ in range(times)]
+        self._told: dict[int | bytes, int] = {}  # which queue each stands in
         self._pulls = _Pulls(self)
         self._pulls_left = START_PULLS
         if len(members):
@@ -160,9 +161,11 @@ class Gossip(Rumours):
         """Tell something new; what was told about the same before is old."""
         if not self._members:
             return
-        for queue in self._queues:
-            queue.pop(key, None)
+        told = self._told.get(key)
+        if told is not None:
+            del self._queues[told][key]
         self._queues[0][key] = _Rumour(about)
+        self._told[key] = 0
 
     def news_for(self, member: int) -> News:
         documents = self._documents
@@ -173,7 +176,8 @@ class Gossip(Rumours):
             news.beliefs.extend(corrections.values())
         if held is not None and held.state != State.ALIVE and held not in news.beliefs:
             news.beliefs.append(held)  # Whoever is doubted shall hear it first, to refute.
-        self._fill(news, member)
+        if self._told:
+            self._fill(news, member)
         return news
 
     def _fill(self, news: News, target: int) -> None:
@@ -207,6 +211,9 @@ class Gossip(Rumours):
             del queues[told][key]
             if told < last:
                 queues[told + 1][key] = rumour
+                self._told[key] = told + 1
+            else:
+                del self._told[key]
 
     # Push-pull.
 
