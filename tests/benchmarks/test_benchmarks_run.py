@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import compare, macro, micro
+from benchmarks import compare, http, macro, micro
 from benchmarks.cases import Case
 from benchmarks.clusters import limit_cluster
 from benchmarks.load import Load, Step
 from benchmarks.results import ROOT, machine
+from tests.support.requirements import requires
 
 KEYS = 2000
 
@@ -85,3 +86,18 @@ def test_two_commits_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch):
 def test_a_commit_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]):
     assert compare.main(compare.Comparison("no-such-commit", "HEAD")) == 1
     assert "no-such-commit" in capsys.readouterr().err
+
+
+@requires("wrk")
+def test_http_is_measured_beside_the_native_protocol(tmp_path: Path):
+    http.run(
+        http.Plan(seconds=1.0, rounds=1, keys=KEYS, idle_seconds=0.5), Console(quiet=True), tmp_path
+    )
+
+    rows = [json.loads(line) for line in (tmp_path / "http.jsonl").read_text().splitlines()]
+    measured = [(row["nodes"], row["load"], row["door"]) for row in rows]
+    of_each = [("get", "native"), ("get", "http"), ("put", "native"), ("put", "http")]
+    of_each.append(("idle", "http"))
+    assert measured == [(nodes, *each) for nodes in (3, 1) for each in of_each]
+    assert all(row["operations"] > 0 for row in rows if row["load"] != "idle")
+    assert all(row["share"] < 0.2 for row in rows if row["load"] == "idle")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,17 @@ def test_up_is_stopped_by_ctrl_c_and_keeps_the_data(tmp_path: Path) -> None:
             assert process.wait(PATIENCE_SECONDS) == 0
             wait_until_gone(pids_of(ready))
     assert (tmp_path / "a.log").read_text().count("stopped") == 2
+
+
+def test_every_node_of_an_up_serves_http(tmp_path: Path) -> None:
+    port = free_row(6)
+    options = ("--engine", "memory", "--http-port", str(port + 3), "--admin-port", "0")
+    with up(tmp_path, port, *options) as (_, ready):
+        urls = [node["http"] for node in ready["nodes"].values()]
+        assert urls == [f"http://127.0.0.1:{port + 3 + index}" for index in range(3)]
+        for url in urls:
+            with urllib.request.urlopen(f"{url}/tables/default", timeout=10) as answer:
+                assert json.loads(answer.read())["durability"] == "none"
 
 
 def test_no_node_outlives_an_up_that_is_killed(tmp_path: Path) -> None:

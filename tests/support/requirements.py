@@ -103,6 +103,11 @@ def _check_compiler() -> str:
     return _try("gcc", "--version")
 
 
+def _check_wrk() -> str:
+    # It has no option that does nothing and succeeds.
+    return "" if shutil.which("wrk") else "wrk is not installed"
+
+
 def _check_chromium() -> str:
     return _try("chromium", "--version") or _try("chromedriver", "--version")
 
@@ -122,6 +127,7 @@ CHECKS: dict[str, Check] = {
     "tmpfs-mounts": _check_tmpfs_mounts,
     "loop-mounts": _check_loop_mounts,
     "compiler": _check_compiler,
+    "wrk": _check_wrk,
     "chromium": _check_chromium,
     "promtool": _check_promtool,
     "systemd-analyze": _check_systemd_analyze,
