@@ -97,6 +97,7 @@ class FakeTurns:
         self.loop = FakeLoop()
         self.under_way = False
         self.arrived: list[tuple[Connection, bytes]] = []
+        self.put_off: list[Connection] = []
         self.dirty: list[Connection] = []
 
     def begin(self) -> None:
@@ -107,6 +108,10 @@ class FakeTurns:
         for connection, data in arrived:
             if not connection.closed:
                 connection.step(data)
+        while self.put_off:
+            put_off, self.put_off = self.put_off, []
+            for connection in put_off:
+                connection.go_on()
         while self.dirty:
             dirty, self.dirty = self.dirty, []
             for connection in dirty:

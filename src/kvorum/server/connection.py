@@ -105,6 +105,10 @@ class Connection(ClientPort):
     def take(self, payloads: list[bytes]) -> None:
         raise NotImplementedError
 
+    def go_on(self) -> None:
+        """Do what was put off, in ``turns.put_off``, until all that arrived was taken in."""
+        raise NotImplementedError
+
     def on_invalid(self, text: str, data: bytes) -> None:
         """Malformed bytes came, the last of them ``data``; the connection ends after this."""
 

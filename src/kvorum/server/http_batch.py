@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 BODY_BYTES_MAX: Final = 4 << 20
 ANSWER_BYTES_MAX: Final = 16 << 20  # what gets bring together; the rest must be asked for again
 WINDOW: Final = 64
+GET_WINDOW: Final = 8  # to begin with, since a get may bring little or much
+LARGE_ANSWER: Final = 65_536
 
 
 class _Open:
@@ -61,6 +63,7 @@ class _Open:
 class Batch(Exchange):
     __slots__ = (
         "_bytes", "_next", "_open", "_operations", "_results", "_table", "_target", "_timeout_ms",
+        "_window",
     )  # fmt: skip
 
     def __init__(self, connection: "HttpConnection", target: Target, headers: Headers) -> None:
@@ -76,6 +79,7 @@ class Batch(Exchange):
         self._open: dict[int, _Open] = {}  # by native number
         self._next = 0  # the first operation that has not been begun
         self._bytes = 0
+        self._window = GET_WINDOW
 
     def begin(self) -> None:
         table = self.door.table_id(self._target.table)
@@ -96,8 +100,10 @@ class Batch(Exchange):
         """Begin what the window has room for; an answer may come before the call returns."""
         while self._next < len(self._operations) and len(self._open) < WINDOW and not self.done:
             index = self._next
-            self._next = index + 1
             operation = self._operations[index]
+            if operation.op == "get" and len(self._open) >= self._window:
+                break
+            self._next = index + 1
             try:
                 if operation.op == "get":
                     self._begin_get(index, operation)
@@ -166,14 +172,15 @@ class Batch(Exchange):
         payload = frame[LENGTH_BYTES:]
         if opened.is_get:
             self._bytes += len(payload)
+            # Many small ones at a time; of large ones hardly more than one.
+            self._window = min(2 * self._window, WINDOW) if len(payload) < LARGE_ANSWER else 2
             self._results[opened.index] = get_result(payload, self.door.names)
         else:
             assert opened.put_id is not None
             self._close_id(opened, payload[0] != UNKNOWN)
             result = put_result(payload, opened.put_id, self.door.names)
             self._results[opened.index] = result
-        if len(self._open) == WINDOW - 1 or self._next == len(self._operations):
-            self._go_on()
+        self._go_on()
 
     def on_timeout(self) -> None:
         text = f"not within {self._timeout_ms} ms"

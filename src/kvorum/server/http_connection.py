@@ -4,6 +4,10 @@ Requests line up while a read is parsed (``http_reader.py``) and begin when it i
 several are under way at a time only while all of them merely read (RFC 9112, section 9.3.2), and
 what waits is bounded by what one read brings, since no more is read meanwhile.
 
+In each turn all connections parse, then all begin their requests, then all make answers of what
+the node has said: each step for all of them in a row, since what the processor has just done it
+does again at half the cost.
+
 A request must arrive at some speed, an answer must be read, and an idle connection ends after a
 while. An error whose request has not come to its end closes the connection, after the answer has
 had time to be read.
@@ -13,7 +17,7 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from kvorum.server.connection import Connection
+from kvorum.server.connection import LARGE_FRAME, Connection
 from kvorum.server.http_exchange import Exchange
 from kvorum.server.http_problems import HttpProblem
 from kvorum.server.http_reader import RequestReader
@@ -37,8 +41,9 @@ class HttpConnection(Connection):
     """From the first byte to the end. It is the ``ClientPort`` of all that is asked on it."""
 
     __slots__ = (
-        "_all_safe", "_discarded", "_lingering_since", "_number", "_reading", "_requests",
-        "_started", "_unread", "_unread_since", "active_at", "advancing", "calls", "door", "queue",
+        "_all_safe", "_discarded", "_frames", "_frames_bytes", "_is_put_off", "_lingering_since",
+        "_number", "_reading", "_requests", "_started", "_unread", "_unread_since", "active_at",
+        "advancing", "calls", "door", "queue",
     )  # fmt: skip
 
     def __init__(self, door: "HttpDoor") -> None:
@@ -48,6 +53,9 @@ class HttpConnection(Connection):
         self.calls: dict[int, Exchange] = {}  # number of a native request -> who asked
         self.active_at = 0  # when something last came or went
         self.advancing = False
+        self._is_put_off = False
+        self._frames: list[bytes] = []  # answers of the node, to be looked at
+        self._frames_bytes = 0  # of the large ones
         self._requests = RequestReader(self)
         self._number = 0
         self._started = 0  # so many of the queue are under way, or answered
@@ -71,14 +79,36 @@ class HttpConnection(Connection):
                 self._discard(data)
             else:
                 self._requests.feed(data)
-            self.advance()
         except AssertionError:
             raise  # A broken invariant is the whole node's affair.
         except Exception as error:
-            # Whatever this input has hit, the others' must not suffer for it.
-            self.turns.env.report("unexpected_input", peer=self.peer_name(), error=repr(error))
-            traceback.print_exception(error)
-            self.abort()
+            self._on_fault(error)
+        else:
+            self._put_off()
+
+    def _put_off(self) -> None:
+        if not self._is_put_off:
+            self._is_put_off = True
+            self.turns.put_off.append(self)
+
+    def go_on(self) -> None:
+        self._is_put_off = False
+        if self.closed:
+            return
+        try:
+            if self._frames:
+                self._take_answers()
+            self.advance()
+        except AssertionError:
+            raise
+        except Exception as error:
+            self._on_fault(error)
+
+    def _on_fault(self, error: Exception) -> None:
+        """Whatever this connection's input has hit, the others must not suffer for it."""
+        self.turns.env.report("unexpected_input", peer=self.peer_name(), error=repr(error))
+        traceback.print_exception(error)
+        self.abort()
 
     def eof_received(self) -> bool:
         """The peer will send no more, but may well wait for answers; its end is a step too."""
@@ -107,17 +137,36 @@ class HttpConnection(Connection):
         return number
 
     def send(self, frame: bytes) -> None:
-        """An answer of the node."""
-        if frame[LENGTH_BYTES] == CONTROL:
-            message = decode_control(frame[LENGTH_BYTES:])
-            exchange = self.calls.pop(getattr(message, "request", 0), None)
-            if exchange is not None:
-                exchange.on_message(message)
+        """An answer of the node; it is looked at when the node is through."""
+        if self.closed:
             return
-        number = int(unpack_request_number(frame, _FRAME_NUMBER_OFFSET)[0])
-        exchange = self.calls.pop(number, None)
-        if exchange is not None:  # Else nobody waits for it any more.
-            exchange.on_answer(number, frame)
+        self._frames.append(frame)
+        if len(frame) > LARGE_FRAME:
+            self._frames_bytes += len(frame)
+            if self._frames_bytes > self.output_bytes_max:
+                self.cut_off("it asks for more than it can be sent at once")
+                return
+        if not self._is_put_off:
+            self._is_put_off = True
+            self.turns.put_off.append(self)
+
+    def _take_answers(self) -> None:
+        frames = self._frames
+        self._frames = []
+        self._frames_bytes = 0
+        self.advancing = True  # ``advance`` follows, once for all of them.
+        calls = self.calls
+        for frame in frames:
+            if frame[LENGTH_BYTES] == CONTROL:
+                message = decode_control(frame[LENGTH_BYTES:])
+                exchange = calls.pop(getattr(message, "request", 0), None)
+                if exchange is not None:
+                    exchange.on_message(message)
+                continue
+            number = int(unpack_request_number(frame, _FRAME_NUMBER_OFFSET)[0])
+            exchange = calls.pop(number, None)
+            if exchange is not None:  # Else nobody waits for it any more.
+                exchange.on_answer(number, frame)
 
     def write(self, data: bytes) -> None:
         """Queue bytes; they leave at the end of the turn."""
@@ -127,8 +176,18 @@ class HttpConnection(Connection):
         """Write the answers that are due, begin the requests that may begin."""
         if self.closed:
             return
-        self.advancing = True  # What is answered at once meanwhile is seen in this round.
         queue = self.queue
+        if not self._started and len(queue) == 1:
+            # As nearly always: one request, and nothing before it.
+            self._started = 1
+            first = queue[0]
+            self._all_safe = first.safe
+            self.advancing = True
+            first.begin()
+            if not first.done:
+                self.advancing = False
+                return
+        self.advancing = True  # What is answered at once meanwhile is seen in this round.
         while queue and not self.closed:
             first = queue[0]
             if first.done:
@@ -219,6 +278,7 @@ class HttpConnection(Connection):
         self.queue.clear()
         self._started = 0
         self.calls.clear()
+        self._frames.clear()
 
     def on_closed(self) -> None:
         self._drop_queue()

@@ -241,7 +241,8 @@ class KeyGet(KeyRequest):
             self.finish(unknown_table(target.table))
             return
         self._number = number = connection.ask(self)
-        self.limit_time(options.timeout_ms)
+        if options.timeout_ms:
+            self.limit_time(options.timeout_ms)
         frame = get_frame(number, 0, table, target.key, target.sort_key, options.r, options.sloppy)
         connection.turns.node.on_client(connection, frame[LENGTH_BYTES:])
 
@@ -297,7 +298,8 @@ class KeyPut(KeyRequest):
             self.finish(unknown_table(target.table))
             return
         self._number = number = connection.ask(self)
-        self.limit_time(options.timeout_ms)
+        if options.timeout_ms:
+            self.limit_time(options.timeout_ms)
         put_ids = self.door.put_ids
         lowest_open = 0
         if self._given_id is not None:

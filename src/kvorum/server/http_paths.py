@@ -6,6 +6,7 @@ right is refused: half a percent escape, a parameter that the route does not kno
 twice.
 """
 
+import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -31,6 +32,12 @@ DURABILITIES: Final = {durability.name.lower(): int(durability) for durability i
 _FLAGS: Final = {"true": 1, "1": 1, "false": 0, "0": 0}
 
 
+# A key's path as nearly all are: nothing in it needs to be decoded or looked at twice.
+_plain_key = re.compile(
+    rb"/tables/([^/?#%]+)/keys/([^/?#%]+)(?:/([^/?#%]+))?(?:\?([^#]*))?"
+).fullmatch
+
+
 class Target:
     """Where a request goes. ``query`` is what follows the question mark, not yet looked at."""
 
@@ -49,6 +56,10 @@ class Target:
 
 def parse_target(target: bytes) -> Target:
     """Raises ``HttpProblem`` for what leads nowhere."""
+    plain = _plain_key(target)
+    if plain is not None:
+        table, key, sort_key, query = plain.groups(b"")
+        return Target(KEY, table, key, sort_key, query)
     if target[:1] != b"/":
         target = _origin_form(target)
     if b"#" in target:

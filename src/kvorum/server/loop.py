@@ -36,6 +36,7 @@ class Turns:
         self.env = env
         self.under_way = False
         self.arrived: list[tuple[Connection, bytes]] = []
+        self.put_off: list[Connection] = []  # until all that has arrived is stepped through
         self.dirty: list[Connection] = []
         self.batch_clients: dict[Accepted, None] = {}  # accepted data connections, for marks
         self.node: Node
@@ -67,12 +68,19 @@ class Turns:
         deadline = node.next_deadline()
         if 0 <= deadline <= env.now:
             node.advance()
+        while self.put_off:
+            put_off = self.put_off
+            self.put_off = []
+            for connection in put_off:
+                connection.go_on()
         store = node.store
         if not store.end_turn():
             self._on_refused_write()
         while env.dirty or self.dirty:
             self._flush()
         self.under_way = False
+        if self.put_off:
+            self.begin()  # Something was answered while the turn ended.
         if self.committer is not None:
             self.committer.wake()
         self._arm()

@@ -7,7 +7,7 @@ import pytest
 
 from kvorum.config import NodeConfig
 from kvorum.server import http_batch
-from kvorum.server.http_batch import WINDOW
+from kvorum.server.http_batch import GET_WINDOW, WINDOW
 from kvorum.server.http_headers import PutId
 from tests.support.http_door import Client, Doors, request
 from tests.support.recording import OneNode
@@ -92,10 +92,29 @@ def test_more_than_a_window_is_done_in_turn() -> None:
     requests = [put(f"k{number}", "v") for number in range(count)]
     client.send(request("POST", PATH, body_of(*requests), Content_Type="application/json"))
     assert len(one.asked(2)) == WINDOW
-    one.accepts(2)
+    for _ in range(3):
+        one.accepts(2)
+        client.doors.turns.end()
     (reply,) = client.take_now()
     assert [each["status"] for each in json.loads(reply.body)["results"]] == [204] * count
     assert one.env.counters.puts == count
+
+
+def test_large_answers_are_asked_for_a_few_at_a_time() -> None:
+    one = OneNode(durable=False).connect()
+    client = Doors(one).client()
+    one.put(b"a", b"x" * 70_000, durability=0, w=1)
+    one.accepts(2, large=True)
+    requests = [get("a", r=1) for _ in range(GET_WINDOW)] + [get("b") for _ in range(20)]
+    client.send(request("POST", PATH, body_of(*requests), Content_Type="application/json"))
+    assert len(one.asked(2)) + len(one.asked(3)) == 2
+    for _ in range(10):
+        one.accepts(2)
+        one.accepts(3)
+        client.doors.turns.end()
+    (reply,) = client.take_now()
+    found = [each["status"] for each in json.loads(reply.body)["results"]]
+    assert found == [200] * GET_WINDOW + [404] * 20
 
 
 def test_what_is_not_done_in_time_says_so_one_by_one() -> None:
@@ -126,7 +145,8 @@ def test_what_a_lost_connection_asked_is_let_go() -> None:
 
 
 def test_gets_bring_no_more_than_an_answer_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_batch, "ANSWER_BYTES_MAX", 2500)
+    monkeypatch.setattr(http_batch, "ANSWER_BYTES_MAX", 1500)
+    monkeypatch.setattr(http_batch, "GET_WINDOW", 1)
     client = Doors().client()
     batch(client, put("a", "x" * 1000))
     results = batch(client, *[get("a") for _ in range(5)])
