@@ -17,7 +17,7 @@ from tests.support.processes import resident_bytes
 SHORT = {
     "http_request_timeout_ms": 1_000,
     "http_idle_timeout_ms": 3_000,
-    "request_timeout_ms": 1_500,
+    "request_timeout_ms": 4_000,
     "clients_max": 200,
     "http_body_bytes_max": 32 << 20,
 }
