@@ -309,7 +309,7 @@ PROOFS: list[tuple[Break, str]] = [
     (answers_a_get_with_its_own_copy, "stale"),
     (never_mends, "unequal"),
     (never_exchanges, "unhealed"),
-    (exchange_deletes, "lost"),
+    (exchange_deletes, "reaped unproven"),
     (forgets_the_tree_in_a_merge, "unhealed"),
     (believes_its_leaves_after_a_crash, "unhealed"),
     (never_owes_anything, "missed"),
