@@ -83,6 +83,13 @@ class CatchUp:
         self._complete = bytearray(len(self._complete))
         self.owe_all()
 
+    def forget(self, partition: int) -> None:
+        """This partition's copy has been set aside: nothing is held of it."""
+        self._complete[partition >> 3] &= ~(1 << (partition & 7))
+        owners = self._ring.owners(partition)
+        if self._me in owners:
+            self._owe(partition, (1 << len(owners)) - 1 & ~(1 << owners.index(self._me)))
+
     def owes(self, partition: int) -> bool:
         """Whether this node may lack something that was acknowledged there."""
         return bool(self.behind[partition])

@@ -18,6 +18,7 @@ not take writes first and set them aside after. (Architecture, deletes come back
 Rounds themselves, which raise generations, are ``reaping.py``'s affair.
 """
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -115,6 +116,7 @@ class Generations(Timed):
         "entries",
         "hints",
         "me",
+        "on_set_aside",
         "owned",
         "unadopted", "unconfirmed",
     )  # fmt: skip
@@ -136,6 +138,7 @@ class Generations(Timed):
         self._asked: dict[int, int] = {}  # partition -> when its holders were asked last
         self._told: dict[int, GenerationStates] = {}  # what each member told first
         self._first_told_at = -1
+        self.on_set_aside: Callable[[int], None] = _nobody_asks
         self.dropped: dict[int, int] = {}  # partition -> the last generation that dropped
         self.entries = 0  # made since the start
         # Partition -> key -> digest of what was reaped under its present generation.
@@ -377,6 +380,7 @@ class Generations(Timed):
     def _set_aside(self, partition: int, generation: int, dropped: int) -> None:
         self._close(partition)
         self.unconfirmed.pop(partition, None)
+        self.on_set_aside(partition)
         aside = _SettingAside(self, partition, generation, dropped)
         self._aside[partition] = aside
         self._env.report(
@@ -391,6 +395,7 @@ class Generations(Timed):
             self._timers.wake(self._env.now + ASIDE_INTERVAL, aside)
             return
         del self._aside[aside.partition]
+        self.on_set_aside(aside.partition)  # Once more: nothing has been filled in before.
         self.enter(aside.partition, aside.generation, aside.dropped)
         self._env.counters.partitions_set_aside += 1
 
@@ -429,6 +434,10 @@ class Generations(Timed):
     def setting_aside(self) -> int:
         """Partitions whose copy is being set aside now."""
         return len(self._aside)
+
+
+def _nobody_asks(partition: int) -> None:
+    """What becomes of a copy that is set aside matters to nobody here."""
 
 
 def _is_set(bits: bytes, partition: int) -> bool:

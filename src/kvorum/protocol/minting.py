@@ -16,6 +16,7 @@ rules that keep dots unique for ever (architecture, dots are never reused):
 (Rule 5, puts that arrive again, is the ledger's.)
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from kvorum.model.clock import HybridClock
@@ -85,8 +86,19 @@ class Minter:
     """Mints for one store. After ``mint`` has returned ``MINTED`` its fields hold the outcome."""
 
     __slots__ = (
-        "_env", "_holdings", "_overdue", "_store", "clock", "confirmed", "dot", "plain_clock",
-        "record", "refusal", "sent", "value_clock",
+        "_env",
+        "_holdings",
+        "_overdue",
+        "_store",
+        "clock",
+        "confirmed",
+        "dot",
+        "on_loss",
+        "plain_clock",
+        "record",
+        "refusal",
+        "sent",
+        "value_clock",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +114,7 @@ class Minter:
         # A store id drawn at this very start can be nobody else's; an older one may be a copy's.
         self.confirmed = not store.clean_start
         self._overdue = ""  # why the store id must be changed before anything is minted
+        self.on_loss: Callable[[], None] = _nobody_asks
         self.dot = b""
         self.record = b""
         self.sent = b""  # the holding as it travels: without our own actor
@@ -320,13 +333,17 @@ class Minter:
             if entry_counter(record, actor) > counter_of(own):
                 self.end_incarnation_soon("a replica sent a later write of this store's own")
 
-    def end_incarnation(self, reason: str) -> None:
+    def end_incarnation(self, reason: str, lost: bool = True) -> None:
         """Draw a new store id, durable before this returns, and raise the alarm.
+
+        ``lost``: this store may lack something that it once wrote.
 
         Raises ``OSError`` if the disk does not take it; then nothing is minted until it does.
         """
         self.confirmed = False
         self._overdue = reason
+        if lost:
+            self.on_loss()
         self._store.renew(reason)
         self._overdue = ""
         self.confirmed = True  # An id drawn just now can be nobody else's.
@@ -345,4 +362,11 @@ class Minter:
         self.confirmed = not self._overdue
 
     def _draw_unconfirmed(self) -> None:
-        self.end_incarnation(self._overdue or "no other member has answered since the start")
+        if self._overdue:
+            self.end_incarnation(self._overdue)
+        else:
+            self.end_incarnation("no other member has answered since the start", lost=False)
+
+
+def _nobody_asks() -> None:
+    """What a loss means for reads matters to nobody here."""

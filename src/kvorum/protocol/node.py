@@ -210,6 +210,9 @@ class Node:
         self.catch_up = CatchUp(self.env, self.store, self.ring, self.me, parting.owed)
 
     def _make_exchange(self, copies: Copies) -> Exchange:
+        # Whoever has lost something, or set it aside, does not count for reads.
+        self.minter.on_loss = self.catch_up.forget_marks
+        self.generations.on_set_aside = self.catch_up.forget
         dropped = self.tables.registry.dropped_ids
         reading = Reading(
             self.env, self.store, self.ring, self.holdings, self.generations, copies, dropped

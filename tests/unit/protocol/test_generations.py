@@ -317,3 +317,37 @@ def test_a_put_whose_write_was_set_aside_meanwhile_is_not_answered_ok() -> None:
     one.answers(3, stale)
     assert one.asked(2) == []
     assert isinstance(one.client.outcome(), Unknown)
+
+
+def test_a_partition_that_was_set_aside_does_not_count_for_reads() -> None:
+    one = OneNode()
+    catch_up = one.node.catch_up
+    for member in one.others:
+        catch_up.settle(member, list(range(one.ring.partitions)))
+    assert not catch_up.owes(partition(one))
+    enter(one, SIXTH, dropped=FIFTH)
+    one.advance(20_000)
+    assert one.node.generations.of(one.key()) == SIXTH
+    assert catch_up.owes(partition(one))
+    others = [each for each in range(one.ring.partitions) if each != partition(one)]
+    assert not any(catch_up.owes(each) for each in others)
+
+
+def test_a_store_that_has_lost_something_counts_for_no_read_until_it_has_caught_up() -> None:
+    one = OneNode()
+    catch_up = one.node.catch_up
+    for member in one.others:
+        catch_up.settle(member, list(range(one.ring.partitions)))
+    one.node.minter.end_incarnation_soon("a replica sent a later write of this store's own")
+    assert all(catch_up.owes(each) for each in range(one.ring.partitions))
+    assert catch_up.complete_count == 0
+
+
+def test_a_new_store_id_for_want_of_an_answer_costs_no_catching_up() -> None:
+    one = OneNode()
+    for member in one.others:
+        one.node.catch_up.settle(member, list(range(one.ring.partitions)))
+    one.node.minter.confirmed = False
+    one.node.minter._draw_unconfirmed()
+    assert one.env.counters.incarnations_ended == 1
+    assert not any(one.node.catch_up.owes(each) for each in range(one.ring.partitions))
