@@ -38,6 +38,7 @@ from kvorum.storage.buffer import Buffer
 from kvorum.storage.log import SyncTicket
 from kvorum.storage.store import Store
 from kvorum.wire.requests import QUORUM_NOT_MET, refused_frame
+from tests.support.scripts import Stage
 
 SEEDS = 60
 
@@ -212,29 +213,8 @@ def believes_its_leaves_after_a_crash(patch: Patch) -> None:
     patch.setattr(Trees, "spoil_all", lambda trees: None)
 
 
-def counts_only_what_is_not_yet_counted(patch: Patch) -> None:
-    """A write into a leaf under scan is taken for one that the scan will come by."""
-    honest = Trees.change
-
-    def change(self: Trees, key: bytes, held: bytes | None, holding: bytes | None) -> None:
-        total = self._scan_sum
-        honest(self, key, held, holding)
-        self._scan_sum = total
-
-    patch.setattr(Trees, "change", change)
-
-
 def never_owes_anything(patch: Patch) -> None:
     patch.setattr(CatchUp, "owe_all", lambda catch_up: None)
-
-
-def catches_up_with_one_owner(patch: Patch) -> None:
-    honest = CatchUp._owe
-
-    def owe(self: CatchUp, partition: int, mask: int) -> None:
-        honest(self, partition, mask & -mask)
-
-    patch.setattr(CatchUp, "_owe", owe)
 
 
 def waits_for_ever(patch: Patch) -> None:
@@ -312,7 +292,6 @@ PROOFS: list[tuple[Break, str]] = [
     (exchange_deletes, "reaped unproven"),
     (forgets_the_tree_in_a_merge, "unhealed"),
     (believes_its_leaves_after_a_crash, "unhealed"),
-    (never_owes_anything, "missed"),
     (waits_for_ever, "endless"),
     (refuses_every_get, "unavailable"),
     (mints_under_nobodys_id, "strange dot"),
@@ -345,7 +324,28 @@ def test_the_same_seeds_convict_nobody_else() -> None:
         assert run_seed(seed).failures == []
 
 
+# What hardly any seed comes upon, since hints and exchange heal it too soon, is told step by step:
+# node c loses a write that it has acknowledged, and is back while its only other holder is cut off.
+LOST_AT_ONE_OF_TWO = (
+    "cluster a b c n=3 r=2 w=2 durability=none", "cut a b", "put a k=1", "pass 3ms", "power c",
+    "cut a", "start c", "pass 1s", "get b k", "pass 9s",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_get_that_counts_whoever_is_behind_is_convicted_by_name(
+    honest: bool, monkeypatch: Patch
+) -> None:
+    if not honest:
+        never_owes_anything(monkeypatch)
+    stage = Stage()
+    for command in LOST_AT_ONE_OF_TWO:
+        stage.do(command)
+    verdicts = {failure.partition(":")[0] for failure in stage.world.failures}
+    assert verdicts == (set() if honest else {"missed"})
+
+
 def test_every_checker_has_its_proof() -> None:
     assert checkers.__doc__ is not None
     named = re.findall(r"``([a-z][a-z ]+)``", checkers.__doc__)
-    assert sorted(named) == sorted({checker for _, checker in PROOFS})
+    assert sorted(named) == sorted({"missed", *(checker for _, checker in PROOFS)})

@@ -169,6 +169,7 @@ class Run:
         world.schedule.run_until(world.network.all_arrived_at + SETTLE)
         self._wait_for_equality()
         reader = world.add_client()
+        world.schedule.run_until(world.schedule.now + SECOND // 2)  # In which it connects.
         for table in self.plan.tables:
             if table.doomed:
                 self._drop_for_good(reader, table)
