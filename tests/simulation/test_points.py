@@ -26,10 +26,10 @@ def test_a_quarter_of_all_points_is_live_in_a_seed() -> None:
 
 
 def test_a_point_that_is_not_live_is_never_hit() -> None:
-    result = told(3, "repair.drop", "replica.answer_later")
+    result = told(5, "repair.drop", "replica.answer_later")
     assert set(result.points) <= {"repair.drop", "replica.answer_later"}
     assert result.points["replica.answer_later"] > 1
-    assert not told(3).points
+    assert not told(5).points
 
 
 def test_a_node_that_dies_at_a_point_comes_back_and_no_more_die_after_the_heal() -> None:

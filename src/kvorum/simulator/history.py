@@ -340,11 +340,10 @@ class History:
         running = owner.process
         if running is not None and not owner.volatile and owner.destroyed_at < 0:
             held = running.store.get(key)
-            if (
-                not held
-                or not supersedes(record_of(held), record)
-                or self._is_unsynced(running, record)
-            ):
+            there = known.mask_of_record(record_of(held)) if held else 0
+            # What a round has let go of, a deleted key or a dead actor, is owed to nobody.
+            missing = known.mask_of_record(record) & ~there & ~known.reaped
+            if missing or self._is_unsynced(running, record):
                 self._world.fail(
                     f"hint dropped: {process.machine.name} let go of {known.mints[0].write.name} "
                     f"before {owner.name} had it on its disk"

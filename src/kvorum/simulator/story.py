@@ -55,7 +55,7 @@ _head = Struct("<BBHI")
 _extra = Struct("<IQ")
 STATUS_NAMES: Final = (
     "ok", "record", "later", "failed here", "overloaded", "unwritable", "stale generation",
-    "other epoch", "not taken", "elsewhere", "malformed", "not ready", "behind",
+    "other epoch", "not taken", "elsewhere", "malformed", "not ready", "record, behind",
     "behind, and holds nothing",
 )  # fmt: skip
 VALUE_CHARACTERS: Final = 24
