@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+FIRST_INCARNATION: Final = 1  # of every start
 INCARNATION_MAX: Final = 1 << 48  # beyond it, no honest member could have counted
 
 

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from kvorum.config import NodeConfig
+from kvorum.model.members import FIRST_INCARNATION as FIRST
 from kvorum.model.members import INCARNATION_MAX, Belief, Members, State, is_news
 from kvorum.model.tables import TableSettings
 from kvorum.protocol.environment import Environment
@@ -98,6 +99,14 @@ class Gossip(Rumours):
     # What is heard.
 
     def learn(self, belief: Belief) -> None:
+        self._learn(belief, old=belief.state == State.ALIVE and belief.incarnation == FIRST)
+
+    def _learn(self, belief: Belief, old: bool) -> None:
+        """Take in a belief; what is ``old`` is passed on only by those who knew the member.
+
+        A member's first word changes nothing, and it says it to each by itself. And what a node
+        hears in its first push-pulls is news to itself alone.
+        """
         if not _is_sound(belief):
             return
         if belief.member == self._me:
@@ -107,8 +116,7 @@ class Gossip(Rumours):
         if held is None:
             return  # The topology has no such member here.
         if self._members.take(belief, self._env.now):
-            if held.incarnation or held.state or belief.state:
-                # A member's first word changes nothing, and it says it to each by itself.
+            if held.incarnation or held.state or not old:
                 self._spread(belief.member, belief)
             self.watcher.on_belief(held, belief)
         elif (
@@ -300,7 +308,7 @@ class Gossip(Rumours):
         if news.own.member == member:
             self.learn(news.own)
         for belief in news.beliefs:
-            self.learn(belief)
+            self._learn(belief, old=True)
         if news.tables:
             self._documents.learn_tables(news.tables)
 

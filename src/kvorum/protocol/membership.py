@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kvorum.config import NodeConfig
-from kvorum.model.members import Belief, Members, State
+from kvorum.model.members import FIRST_INCARNATION, Belief, Members, State
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.failure_detector import FailureDetector
 from kvorum.protocol.gossip import Gossip
@@ -37,7 +37,6 @@ from kvorum.wire.message import Message
 if TYPE_CHECKING:
     from kvorum.wire.messages import StoreStart
 
-FIRST_INCARNATION: Final = 1
 FAREWELLS: Final = 8  # members that a node which stops tells so
 
 

@@ -24,10 +24,27 @@ def test_what_is_news_is_passed_on() -> None:
 
 def test_what_is_no_news_is_not_passed_on() -> None:
     one = OneMember()
-    one.learn(word_of(3, incarnation=2), word_of(4), word_of(99, state=State.DEAD))
+    one.learn(word_of(3), word_of(99, state=State.DEAD))
     assert told_to(one, 5) == [], "a first word, and somebody unknown"
-    one.learn(word_of(3, incarnation=1, state=State.DEAD))
+    one.learn(word_of(3, incarnation=0, state=State.DEAD))
     assert told_to(one, 5) == []
+
+
+def test_a_later_word_is_passed_on_by_those_too_who_had_not_heard_of_the_member() -> None:
+    """Among a thousand nodes that had just started, rumours about most of them died out."""
+    one = OneMember()
+    one.learn(word_of(3, incarnation=2))
+    assert told_to(one, 5) == [word_of(3, incarnation=2)]
+
+
+def test_what_a_new_node_is_told_in_a_push_pull_it_does_not_pass_on() -> None:
+    one = OneMember()
+    dead = word_of(4, incarnation=3, state=State.DEAD)
+    one.hear(2, PushPulled(5, news_of(2, word_of(3, incarnation=6), dead)))
+    assert one.state(4) == State.DEAD
+    assert told_to(one, 5) == []
+    one.hear(2, PushPulled(6, news_of(2, word_of(3, incarnation=7))))
+    assert told_to(one, 5) == [word_of(3, incarnation=7)], "but what was different it does"
 
 
 def test_the_refutation_of_a_member_of_which_nothing_was_known_is_passed_on() -> None:
@@ -105,7 +122,7 @@ def test_a_confirmation_is_passed_on_as_a_rumour_of_its_own() -> None:
 
 def test_a_teller_that_has_missed_something_hears_it_in_the_answer() -> None:
     one = OneMember()
-    one.learn(word_of(3, incarnation=4))
+    one.hear(2, PushPulled(1, news_of(2, word_of(3, incarnation=4))))
     stale = word_of(3, incarnation=3, state=State.DEAD)
     answer = one.hear(2, Probe(1, 0, news_of(2, stale)))
     assert isinstance(answer, ProbeAck)
@@ -115,7 +132,8 @@ def test_a_teller_that_has_missed_something_hears_it_in_the_answer() -> None:
 
 def test_corrections_have_a_bound() -> None:
     one = OneMember(members=30)
-    one.learn(*(word_of(member, incarnation=4) for member in range(3, 30)))
+    words = [word_of(member, incarnation=4) for member in range(3, 30)]
+    one.hear(2, PushPulled(1, news_of(2, *words)))
     stale = [word_of(member, incarnation=3, state=State.DEAD) for member in range(3, 30)]
     answer = one.hear(2, Probe(1, 0, news_of(2, *stale)))
     assert isinstance(answer, ProbeAck)
