@@ -2,8 +2,9 @@
 
 What is news here becomes a *rumour* and rides on the messages that the failure detector sends
 anyway: so many of them and so many bytes in each, those told least often first, each one told
-about ``4 log2 n`` times. That brings it to everybody with high probability, at a load that does
-not depend on the size of the cluster. (SWIM, section 4.1; Demers et al. 1987.)
+about ``4 log2 n`` times (suspicions half as often, behind all else). That brings it to everybody
+with high probability, at a load that does not depend on the size of the cluster. (SWIM, section
+4.1; Demers et al. 1987.)
 
 What a rumour has missed is found by comparing: every message names the versions of the sender's
 topology and tables, and two nodes that differ make a *push-pull*, in which each tells the other
@@ -172,8 +173,13 @@ class Gossip(Rumours):
         told = self._told.get(key)
         if told is not None:
             del self._queues[told][key]
-        self._queues[0][key] = _Rumour(about)
-        self._told[key] = 0
+        # A suspicion waits for refutations, and is told half as often: where many are suspected
+        # falsely, what clears them must not be crowded out.
+        start = 0
+        if type(about) is Belief and about.state is State.SUSPECT:
+            start = len(self._queues) // 2
+        self._queues[start][key] = _Rumour(about)
+        self._told[key] = start
 
     def news_for(self, member: int) -> News:
         documents = self._documents

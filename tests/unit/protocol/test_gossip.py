@@ -54,14 +54,22 @@ def test_the_refutation_of_a_member_of_which_nothing_was_known_is_passed_on() ->
     assert told_to(one, 5) == [word_of(3)]
 
 
-def test_a_rumour_is_told_about_four_times_log_n_times() -> None:
+def test_a_rumour_is_told_about_four_times_log_n_times_and_a_suspicion_half_as_often() -> None:
     for members in (5, 100):
-        one = OneMember(members)
-        one.learn(word_of(3, state=State.SUSPECT, by=4))
-        times = 1  # in the answer to whoever told it
-        while told_to(one, 5):
-            times += 1
-        assert times == TELL_FACTOR * members.bit_length()
+        for state, share in ((State.DEAD, 1), (State.SUSPECT, 2)):
+            one = OneMember(members)
+            one.learn(word_of(3, state=state, by=4))
+            times = 1  # in the answer to whoever told it
+            while told_to(one, 5):
+                times += 1
+            assert times == TELL_FACTOR * members.bit_length() // share
+
+
+def test_refutations_go_before_suspicions() -> None:
+    one = OneMember(members=60)
+    one.learn(*(word_of(member, state=State.SUSPECT, by=2) for member in range(3, 23)))
+    one.learn(word_of(40, incarnation=2))
+    assert told_to(one, 50)[0] == word_of(40, incarnation=2)
 
 
 def test_newer_rumours_about_a_member_take_the_place_of_older_ones() -> None:
