@@ -29,6 +29,7 @@ from kvorum.model.holding import HEAD_BYTES
 LEAVES: Final = 1 << 16
 LEAF_BYTES: Final = 8
 NO_LEAF: Final = -1
+NOTHING: Final = bytes(LEAVES * LEAF_BYTES)  # the leaves of an empty store
 
 
 def leaf_of(key: bytes) -> int:
@@ -60,7 +61,7 @@ class Trees:
 
     def __init__(self, partitions: int) -> None:
         self._shift = partition_shift(partitions)
-        self.leaves = array("Q", bytes(LEAVES * LEAF_BYTES))
+        self.leaves = array("Q", NOTHING)
         self._bytes = memoryview(self.leaves).cast("B")
         self.stale = bytearray(LEAVES)  # by leaf; 1: nobody knows what stands in it
         self.stale_count = 0
@@ -121,13 +122,31 @@ class Trees:
         wrong = 0
         for key, holding in rows:
             leaf = key[1] << 8 | key[2]
-            while self._scan_leaf < leaf:
-                wrong += self._settle()
+            if self._scan_leaf < leaf:
+                wrong += self._settle_to(leaf)
             self._scan_sum ^= xxh3_64_intdigest(key + holding[HEAD_BYTES:])
         last = LEAVES if end >= SPACE_HINTS else leaf_of(end + b"\0\0")
-        while self._scan_leaf < last:
-            wrong += self._settle()
+        if self._scan_leaf < last:
+            wrong += self._settle_to(last)
         self._scanned_to = end
+        return wrong
+
+    def _settle_to(self, leaf: int) -> int:
+        """The leaf under scan is counted, and there is no record between it and ``leaf``."""
+        wrong = self._settle()
+        first = self._scan_leaf
+        if (
+            bytes(self._bytes[first * LEAF_BYTES : leaf * LEAF_BYTES])
+            == NOTHING[: (leaf - first) * LEAF_BYTES]
+        ):
+            # The common case of many empty leaves, without a look at each of them.
+            if self.stale_count:
+                self.stale_count -= self.stale.count(1, first, leaf)
+                self.stale[first:leaf] = bytes(leaf - first)
+            self._scan_leaf = leaf
+            return wrong
+        while self._scan_leaf < leaf:
+            wrong += self._settle()
         return wrong
 
     def _settle(self) -> int:

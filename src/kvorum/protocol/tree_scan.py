@@ -25,10 +25,10 @@ from kvorum.storage.store import Store
 
 ROWS_MAX: Final = 64  # records read in one step
 READ_BYTES: Final = 64 << 10  # of one step, about
-STEP_LEAVES: Final = 256  # settled in one step at the most
+STEP_LEAVES: Final = 4_096  # settled in one step at the most; most are empty where rows are few
 SCRUB_LEAVES: Final = 64  # of one block of the scrub
 STEP_COST: Final = 10
-LEAVES_SHIFT: Final = 2  # four leaves settled cost one unit
+LEAVES_SHIFT: Final = 8  # 256 empty leaves settled cost one unit
 
 
 class RowReader:

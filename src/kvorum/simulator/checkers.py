@@ -45,7 +45,8 @@ from kvorum.model.holding import record_of
 from kvorum.model.merkle import Trees
 from kvorum.model.record import Value, order_of, split_values
 from kvorum.model.siblings import alive, seen_of
-from kvorum.simulator.history import Copy, History, KeyHistory, Mint, Write
+from kvorum.simulator.history import History
+from kvorum.simulator.key_history import Copy, KeyHistory, Mint, Write
 from kvorum.simulator.plan import TablePlan
 from kvorum.wire.kinds import PUT_OK, REFUSED, UNKNOWN
 from kvorum.wire.requests import (

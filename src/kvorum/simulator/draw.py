@@ -119,7 +119,7 @@ def _draw_config(random: Random) -> NodeConfig:
         requests_in_flight_max=random.choice((20, 20_000)),
         reap_interval_ms=random.choice((20, 100, 400, 1_000)),
         exchange_interval_ms=random.choice((300, 2_000, 5_000)),
-        scrub_interval_s=random.choice((2, 60, 7 * 24 * 3600)),
+        scrub_interval_s=random.choice((5, 60, 7 * 24 * 3600)),
         background_latency_limit_ms=random.choice((1, 20)),
     )
 

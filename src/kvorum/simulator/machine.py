@@ -19,7 +19,7 @@ from kvorum.storage.replay import segment_number
 from kvorum.storage.store import open_store
 
 if TYPE_CHECKING:
-    from kvorum.simulator.history import Copy
+    from kvorum.simulator.key_history import Copy
     from kvorum.simulator.world import World
 
 EPOCH: Final = 1_767_225_600_000_000  # wall time when a world begins: 2026-01-01
@@ -82,6 +82,7 @@ class Machine:
         self.touched_at = -1  # when a process of ours last ended
         self.power_lost_at = -1
         self.log_damaged = False  # a bit of the log was flipped
+        self.losses: list[tuple[int, int]] = []  # what came after a moment was gone at another
         self.destroyed_at = -1  # when something that was on the disk was last taken away
 
     def draw(self, size: int) -> bytes:
@@ -210,8 +211,7 @@ class Machine:
         self.disk = Disk()
         self.log_damaged = False
         self.engine = SimulatedEngine(durable=True)
-        self.destroyed_at = self.world.schedule.now
-        self.world.history.on_destroyed(self)
+        self._destroyed()
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.disk.copied(), dict(self.engine.records), self.world.schedule.now)
@@ -224,8 +224,7 @@ class Machine:
         self.disk.free_bytes = PLENTY
         self.engine = SimulatedEngine(durable=True)
         self.engine.commit([], [], sorted(snapshot.records.items()))
-        self.destroyed_at = self.world.schedule.now
-        self.world.history.on_destroyed(self, since=snapshot.taken_at)
+        self._destroyed(snapshot.taken_at)
 
     def flip_log_bit(self, random: Random) -> str:
         """Flip a bit somewhere in the log of a node that is down; return where."""
@@ -236,9 +235,19 @@ class Machine:
         name = random.choice(names)
         at = self.disk.flip(name, random)
         self.log_damaged = True
-        self.destroyed_at = self.world.schedule.now
-        self.world.history.on_destroyed(self)
+        self._destroyed()
         return f"{name} at {at}"
+
+    def _destroyed(self, since: int = -1) -> None:
+        """What came to this disk after a moment is gone."""
+        now = self.world.schedule.now
+        self.destroyed_at = now
+        self.losses.append((since, now))
+        self.world.history.on_destroyed(self, since=since)
+
+    def has_lost(self, moment: int) -> bool:
+        """What its disk held of this moment is gone again."""
+        return any(since < moment <= until for since, until in self.losses)
 
     def rot(self, key: bytes) -> None:
         """Flip a bit of one record where it lies in the engine."""

@@ -27,7 +27,7 @@ from kvorum.client.session import Session
 from kvorum.errors import OutcomeUnknown
 from kvorum.model.hashing import engine_key
 from kvorum.model.quorum import Durability, disk_acks_needed
-from kvorum.simulator.history import OK, REFUSED, UNKNOWN, Write
+from kvorum.simulator.key_history import OK, REFUSED, UNKNOWN, Write
 from kvorum.simulator.network import Attempt, End, Receiver
 from kvorum.simulator.plan import PlannedWork, TablePlan
 from kvorum.wire.messages import TableAnswer
