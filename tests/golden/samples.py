@@ -200,9 +200,13 @@ CONTROL_MESSAGES: list[Control] = [
     StatusAnswer(
         15, 1, "a", "kvorum 0.1", 1, b"cluster!", 4, b"store 01", 3, True, 5_000_000, "lmdb",
         False, True, "", 1024, 1024, 3, 2, 17, 65_536, -250,
-        [PeerStatus(2, "b", True, False, 300, -20, 4_096, "suspect", 7, 2_000_000, 6, 700, 9)],
+        [
+            PeerStatus(
+                2, "b", True, False, 300, -20, 4_096, "suspect", 7, 2_000_000, 6, 700, 9, 3_000
+            )
+        ],
         {"puts": 5}, [OperationStatus("default", "put", 1, 2, [0, 300, 7])], 9, {"c": 4}, 2, 70, 3,
-        2, 6, 700,
+        2, 6, 700, 12, 300, 250,
     ),
     ExplainQuery(16, TABLE, b"alice", b"cart"),
     TraceQuery(17, TABLE, b"alice", b"cart", True, b"book", b"context", 2, CLIENT),
@@ -321,7 +325,7 @@ def batch_frames() -> dict[str, bytes]:
 
 # Messages that have grown at their end: which form of them the sample is. What is kept of the
 # earlier ones is still read.
-FORMS: dict[type, int] = {StatusAnswer: 5, LocalRecord: 2, ExplainAnswer: 2, LocalAnswer: 2}
+FORMS: dict[type, int] = {StatusAnswer: 6, LocalRecord: 2, ExplainAnswer: 2, LocalAnswer: 2}
 
 
 def _message_name(message: object) -> str:

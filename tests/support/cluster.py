@@ -107,7 +107,7 @@ def running_cluster(
             ) as cluster:
                 try:
                     cluster.start()
-                    cluster.wait_until_ready()
+                    cluster.wait_until_ready(whole=True)
                 except NodeFailed as failure:
                     if failure.exit_code == IN_USE and attempt < ATTEMPTS:
                         continue  # Somebody was faster to take a port that was free just now.

@@ -54,6 +54,11 @@ GAUGES: Final = (
     Gauge("hint_bytes", "hint_bytes", "their size"),
     Gauge("deletes_noted", "deletes_noted", "records that wait for a reap round, as far as noted"),
     Gauge("partitions_not_ready", "partitions_not_ready", "partitions held and not served yet"),
+    Gauge(
+        "partitions_behind", "partitions_behind",
+        "partitions owned that do not count for r until the node has caught up",
+    ),
+    Gauge("leaves_stale", "leaves_stale", "of 65,536 leaves of the hash trees: yet to be counted"),
     Gauge("records_aside", "records_aside", "records set aside: their copy had missed a reap"),
     Gauge(
         "clock_offset", "clock_offset_seconds",
@@ -92,9 +97,9 @@ PEER_GAUGES: Final = (
 NO_FIGURES: Final = (
     "request", "member", "name", "software", "protocol_version", "cluster_id", "store_id",
     "engine", "volatile", "unwritable_reason", "peers", "counters", "operations",
-    "reaping_blocked",
+    "reaping_blocked", "background_share",
 )  # fmt: skip
-NO_PEER_FIGURES: Final = ("member", "name", "belief")
+NO_PEER_FIGURES: Final = ("member", "name", "belief", "equal_for")
 
 # Half octaves are enough for a graph; the status has the fine buckets.
 EXPORTED_BOUNDS: Final = tuple(
@@ -136,6 +141,9 @@ OWN: Final = (
     Described("engine_used_bytes", "gauge", (), "what they take in the engine"),
     Described("reaping_blocked_partitions", "gauge", ("peer",),
               "partitions whose deletes cannot be forgotten until this member answers"),
+    Described("peer_equal_seconds", "gauge", ("peer",),
+              "how long all records shared with the peer have been equal; not there while they are "
+              "not, or nobody knows"),
     Described("disk_free_bytes", "gauge", (), "free space where the data directory is"),
 )  # fmt: skip
 
@@ -178,6 +186,7 @@ class NodeCollector(Collector):
             value = getattr(status, gauge.field) / gauge.divisor
             yield self._gauge(gauge.metric, value)
         yield from self._peers(status.peers)
+        yield self._equality(status.peers)
         yield self._blocked(status)
         for name, value in status.counters.items():
             yield self._counter(f"{name}_total", value)
@@ -264,6 +273,14 @@ class NodeCollector(Collector):
         family = GaugeMetricFamily(PREFIX + metric, self._meaning(metric), labels=("peer",))
         for peer in status.peers:
             family.add_metric((peer.name,), status.reaping_blocked.get(peer.name, 0))
+        return family
+
+    def _equality(self, peers: list[PeerStatus]) -> Metric:
+        metric = "peer_equal_seconds"
+        family = GaugeMetricFamily(PREFIX + metric, self._meaning(metric), labels=("peer",))
+        for peer in peers:
+            if peer.equal_for >= 0:
+                family.add_metric((peer.name,), peer.equal_for / MICROSECONDS)
         return family
 
     def _peers(self, peers: list[PeerStatus]) -> Iterator[Metric]:

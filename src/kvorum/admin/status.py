@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from kvorum.errors import KvorumError
+from kvorum.model.merkle import LEAVES
 from kvorum.model.topology import Topology
 from kvorum.wire.messages import StatusAnswer
 
@@ -44,6 +45,13 @@ def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
     ]
     if answer.partitions_not_ready:
         found.append(f"serves nothing yet of {answer.partitions_not_ready} partitions it holds")
+    if answer.partitions_behind:
+        found.append(
+            f"has yet to catch up in {answer.partitions_behind} partitions: it does not count for r"
+        )
+    if answer.leaves_stale:
+        counted = 100 - 100 * answer.leaves_stale // LEAVES
+        found.append(f"counts its records anew: {counted} % done")
     if answer.records_aside:
         found.append(f"has set {answer.records_aside} records aside: its copy had missed a reap")
     found += [

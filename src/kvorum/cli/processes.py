@@ -202,14 +202,19 @@ class LocalCluster:
         self,
         timeout_seconds: float = START_TIMEOUT_SECONDS,
         while_waiting: Callable[[], None] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
-        """Return when every node that runs answers and is connected to all others that run."""
+        """Return when every node that runs answers and is connected to all others that run.
+
+        With ``whole``, when each has also caught up with all others, and counts for r.
+        """
         deadline = time.monotonic() + timeout_seconds
         expected = [node for node in self.processes.values() if node.wanted]
         while True:
             for node in expected:
                 node.check()
-            problem = self._problem_of(expected)
+            problem = self._problem_of(expected, whole)
             if not problem:
                 return
             if time.monotonic() > deadline:
@@ -219,7 +224,7 @@ class LocalCluster:
                 while_waiting()
             time.sleep(PAUSE_SECONDS)
 
-    def _problem_of(self, expected: list[NodeProcess]) -> str:
+    def _problem_of(self, expected: list[NodeProcess], whole: bool) -> str:
         """What is not ready yet, empty if all is."""
         for node in expected:
             if not _listens(node.member):
@@ -231,6 +236,8 @@ class LocalCluster:
                     status = client.status(node.name)
                     if status.partitions_not_ready:
                         return f"node {node.name} has yet to learn where its partitions stand"
+                    if whole and status.partitions_behind:
+                        return f"node {node.name} has yet to catch up"
                     for peer in status.peers:
                         if peer.member in ids and not peer.connected:
                             return f"node {node.name} is not connected to {peer.name}"

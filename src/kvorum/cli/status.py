@@ -112,7 +112,16 @@ def _show_hints(out: Output, statuses: Statuses) -> None:
 
 def _show_members(out: Output, statuses: Statuses) -> None:
     out.table(
-        ["node", "of", "believes", ">for", ">incarnation", "connected", ">answers in"],
+        [
+            "node",
+            "of",
+            "believes",
+            ">for",
+            ">incarnation",
+            "connected",
+            ">answers in",
+            ">equal for",
+        ],
         [
             [
                 name,
@@ -122,6 +131,7 @@ def _show_members(out: Output, statuses: Statuses) -> None:
                 str(peer.incarnation),
                 "yes" if peer.connected else "no",
                 f"{peer.latency_mean / 1000:.1f} ms" if peer.connected else "",
+                duration_text(peer.equal_for) if peer.equal_for >= 0 else "not",
             ]
             for name, answer in statuses.items()
             if isinstance(answer, StatusAnswer)

@@ -64,6 +64,11 @@ class Talk(Timed):
         self._due = -1
         self._wakes_at = -1
 
+    @property
+    def equal_for(self) -> int:
+        """Microseconds since all shared records were found equal, and nothing else since; or -1."""
+        return self._exchange.env.now - self.equal_since if self.equal_since >= 0 else -1
+
     def due(self, time: int) -> None:
         """The next round is at ``time``."""
         self._due = time

@@ -517,6 +517,7 @@ class Node:
             offset = self.peering.offsets.get(member, 0)
             name = known.name if known else ""
             belief = self.membership.members.of(member)
+            talk = self.exchange.talks.get(member)
             oldest = self.hints.oldest(member)
             assert belief is not None
             peers.append(
@@ -534,6 +535,7 @@ class Node:
                     hints=len(self.hints.owed.get(member, ())),
                     hint_bytes=self.hints.owed_bytes.get(member, 0),
                     hints_waiting=max(env.wall - oldest, 0) if oldest else 0,
+                    equal_for=talk.equal_for if talk is not None else -1,
                 )
             )
         return peers
@@ -577,6 +579,9 @@ class Node:
             health=self.membership.detector.health,
             hints=self.hints.count,
             hint_bytes=self.hints.bytes,
+            partitions_behind=self.catch_up.count,
+            leaves_stale=self.holdings.trees.stale_count,
+            background_share=self.background.share,
         )
 
     def _reaping_blocked(self) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """One HTTP connection: requests in their order, and their answers in the same.
 
 Requests line up while a read is parsed (``http_reader.py``) and begin when it is their turn:
-several are under way at a time only while all of them merely read (RFC 9112, section 9.3.2), and
-what waits is bounded by what one read brings, since no more is read meanwhile.
+several are under way at a time only while all of them merely read (RFC 9112, section 9.3.2) and
+their answers, judged by the last ones, are small, and only one while the peer does not read.
+What waits is bounded by what one read brings, since no more is read meanwhile.
 
 In each turn all connections parse, then all begin their requests, then all make answers of what
 the node has said: each step for all of them in a row, since what the processor has just done it
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from kvorum.server.http import HttpDoor
 
 PIPELINE_MAX: Final = 64  # reads of one connection under way at a time
+PIPELINE_BYTES: Final = 4 << 20  # that their answers may have together, as far as can be foreseen
+ANSWER_BYTES: Final = 1 << 20  # what is expected of the first ones
 LINGER_MICROSECONDS: Final = 2_000_000
 LINGER_BYTES: Final = 1 << 20
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,9 +44,9 @@ class HttpConnection(Connection):
     """From the first byte to the end. It is the ``ClientPort`` of all that is asked on it."""
 
     __slots__ = (
-        "_all_safe", "_discarded", "_frames", "_frames_bytes", "_is_put_off", "_lingering_since",
-        "_number", "_reading", "_requests", "_started", "_unread", "_unread_since", "active_at",
-        "advancing", "calls", "door", "queue",
+        "_all_safe", "_answer_bytes", "_discarded", "_frames", "_frames_bytes", "_is_put_off",
+        "_lingering_since", "_number", "_reading", "_requests", "_started", "_unread",
+        "_unread_since", "active_at", "advancing", "calls", "door", "queue",
     )  # fmt: skip
 
     def __init__(self, door: "HttpDoor") -> None:
@@ -60,6 +63,7 @@ class HttpConnection(Connection):
         self._number = 0
         self._started = 0  # so many of the queue are under way, or answered
         self._all_safe = True  # they only read
+        self._answer_bytes = ANSWER_BYTES  # of an answer: the largest of the last few
         self._discarded = 0  # bytes behind the last request
         self._lingering_since = -1  # our side has ended; -1: not yet
         self._reading = True
@@ -196,6 +200,9 @@ class HttpConnection(Connection):
                 if first.body_bytes:
                     self.door.forget_body(first.body_bytes)
                 if first.output:
+                    self._answer_bytes -= self._answer_bytes >> 2
+                    if len(first.output) > self._answer_bytes:
+                        self._answer_bytes = len(first.output)
                     Connection.send(self, first.output)
                 if first.close or self.door.closing:
                     self._say_goodbye()
@@ -205,8 +212,15 @@ class HttpConnection(Connection):
             if started == len(queue):
                 break
             following = queue[started]
-            if started and not (following.safe and self._all_safe and started < PIPELINE_MAX):
+            if started and not (
+                following.safe
+                and self._all_safe
+                and started < PIPELINE_MAX
+                and (started + 1) * self._answer_bytes <= PIPELINE_BYTES
+            ):
                 break
+            if started and self.paused:
+                break  # Until it reads what it has asked for already.
             self._all_safe = following.safe
             self._started = started + 1
             following.begin()
@@ -246,6 +260,7 @@ class HttpConnection(Connection):
         if self.queue and not self.closed:
             self.turns.begin()
             self.queue[0].on_writable()
+            self._put_off()
 
     # Its end.
 

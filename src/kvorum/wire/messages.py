@@ -236,6 +236,7 @@ class PeerStatus(msgspec.Struct, array_like=True, gc=False):
     hints: int = 0  # that this node keeps for the peer
     hint_bytes: int = 0
     hints_waiting: int = 0  # microseconds that the oldest of them has waited
+    equal_for: int = -1  # microseconds that all shared records have been equal; -1: not known
 
 
 class OperationStatus(msgspec.Struct, array_like=True, gc=False):
@@ -282,6 +283,9 @@ class StatusAnswer(Message, tag=30):
     health: int = 0  # 0 is well; the higher, the less this node trusts its own judgement
     hints: int = 0  # that this node keeps for others; one may be owed to several
     hint_bytes: int = 0
+    partitions_behind: int = 0  # of those owned: not caught up, so they do not count for r
+    leaves_stale: int = 0  # of the 65,536 of the hash trees: yet to be counted
+    background_share: int = 0  # of the node's time, for background work, in thousandths
 
 
 class ExplainQuery(Message, tag=31):

@@ -45,6 +45,7 @@ def a_busy_node() -> OneNode:
     one.put(w=9)
     one.get(r=1)
     one.node.background.p99 = 3_000
+    one.node.exchange.talks[2].equal_since = one.env.now
     return one
 
 

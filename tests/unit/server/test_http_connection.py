@@ -5,7 +5,13 @@ import json
 import pytest
 
 from kvorum.config import NodeConfig
-from kvorum.server.http_connection import LINGER_BYTES, LINGER_MICROSECONDS, PIPELINE_MAX
+from kvorum.server.http_connection import (
+    ANSWER_BYTES,
+    LINGER_BYTES,
+    LINGER_MICROSECONDS,
+    PIPELINE_BYTES,
+    PIPELINE_MAX,
+)
 from kvorum.server.http_reader import HEADERS_MAX
 from kvorum.wire.link import OK
 from tests.support.http_door import Client, Doors, Reply, request
@@ -90,6 +96,8 @@ def test_an_answer_that_is_there_early_waits_for_those_before_it() -> None:
 def test_reading_stops_while_too_much_waits() -> None:
     one = OneNode(durable=False).connect()
     client = Doors(one).client()
+    for _ in range(20):  # Until it is known that answers are small.
+        client.ask("GET", "/tables/none/keys/k")
     client.send(request("GET", GET) * (PIPELINE_MAX * 2 + 10))
     assert not client.transport.reading
     assert len(one.asked(2)) == PIPELINE_MAX
@@ -100,6 +108,38 @@ def test_reading_stops_while_too_much_waits() -> None:
         one.accepts(2)
         client.doors.turns.end()
     assert len(client.take_now()) == PIPELINE_MAX * 2 + 10
+
+
+def test_as_many_reads_are_under_way_as_their_answers_are_small() -> None:
+    one = OneNode(durable=False).connect()
+    client = Doors(one).client()
+    client.send(request("PUT", PUT, b"v" * ANSWER_BYTES))
+    one.accepts(2, large=True)
+    assert client.take_now()[0].status == 204
+    client.send(request("GET", GET))
+    one.answers(2, OK)
+    assert len(client.take_now()) == 1  # From now on it is known how large they are.
+    client.send(request("GET", GET) * 50)
+    most = PIPELINE_BYTES // ANSWER_BYTES
+    answered = 0
+    while answered < 50:
+        under_way = len(one.asked(2))
+        assert 1 <= under_way <= most
+        one.answers(2, *[OK] * under_way)
+        answered += len(client.take_now())
+
+
+def test_who_does_not_read_is_answered_one_by_one() -> None:
+    one = OneNode(durable=False).connect()
+    client = Doors(one).client()
+    client.connection.pause_writing()
+    client.send(request("GET", GET) * 3)
+    assert len(one.asked(2)) == 1
+    client.connection.resume_writing()
+    client.doors.turns.end()
+    assert len(one.asked(2)) == 3
+    one.accepts(2)
+    assert len(client.take_now()) == 3
 
 
 @pytest.mark.parametrize(
