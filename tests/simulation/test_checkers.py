@@ -303,6 +303,7 @@ PROOFS: list[tuple[Break, str]] = [
     (never_hands_off, "hints left"),
     (sheds_what_nobody_covers, "hint shed"),
 ]
+BEGIN_AT = {sheds_what_nobody_covers: 81}  # with seeds that run short of room for hints
 
 
 @pytest.mark.parametrize(("broken", "checker"), PROOFS)
@@ -311,7 +312,8 @@ def test_a_broken_node_is_convicted_by_name(
 ) -> None:
     broken(monkeypatch)
     verdicts: dict[str, int] = {}
-    for seed in range(1, SEEDS + 1):
+    first = BEGIN_AT.get(broken, 1)
+    for seed in range(first, first + SEEDS):
         for failure in run_seed(seed).failures:
             verdicts.setdefault(failure.partition(":")[0], seed)
         if checker in verdicts:
@@ -320,7 +322,7 @@ def test_a_broken_node_is_convicted_by_name(
 
 
 def test_the_same_seeds_convict_nobody_else() -> None:
-    for seed in range(1, 6):
+    for seed in (*range(1, 6), *BEGIN_AT.values()):
         assert run_seed(seed).failures == []
 
 
