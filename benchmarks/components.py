@@ -120,12 +120,12 @@ def records_of_holdings() -> Iterator[Repeat]:
 @case("model", "hash tree, change of a record")
 def tree_changes() -> Iterator[Repeat]:
     newer = pack_holding(NO_OWN, PARTITION_KEY, NEWER)
-    yield repeated(Trees(1024).change, KEY, HOLDING, newer)
+    yield repeated(Trees().change, KEY, HOLDING, newer)
 
 
 @case("model", "hash tree, digest of all leaves")
 def tree_digests() -> Iterator[Repeat]:
-    yield repeated(Trees(1024).digest, [(0, LEAVES)])
+    yield repeated(Trees().digest, [(0, LEAVES)])
 
 
 @case("wire", "frame read, of 64 that arrive together", BATCH)

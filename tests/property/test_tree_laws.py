@@ -6,10 +6,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from kvorum.model.hashing import SPACE_HINTS
 from kvorum.model.holding import NO_OWN, pack_holding
-from kvorum.model.merkle import LEAVES, NO_LEAF, Trees, differing, entry_hash, leaf_of, leaf_start
+from kvorum.model.merkle import (
+    LEAVES,
+    NO_LEAF,
+    Trees,
+    entry_hash,
+    leaf_of,
+    leaf_start,
+    spans_of,
+)
 from tests.support.records import TABLE_ID, dot
 
 PARTITIONS = 1024
+SHIFT = 6  # a partition of so many has 64 leaves
 FEW_LEAVES = (0, 1, 64, LEAVES - 1)
 
 
@@ -28,7 +37,7 @@ contents = st.dictionaries(keys, holdings, max_size=12)
 
 
 def built(records: dict[bytes, int]) -> Trees:
-    trees = Trees(PARTITIONS)
+    trees = Trees()
     for key, number in records.items():
         trees.change(key, None, holding_of(number))
     return trees
@@ -47,12 +56,11 @@ def counted(records: dict[bytes, bytes], leaf: int) -> int:
 def test_trees_differ_exactly_where_the_sets_of_records_do(one, two):
     mine, theirs = built(one), built(two)
     unlike = {leaf_of(key) for key, number in one.items() ^ two.items()}
-    assert set(differing(list(mine.leaves), list(theirs.leaves))) == unlike
+    assert {leaf for leaf in range(LEAVES) if mine.leaves[leaf] != theirs.leaves[leaf]} == unlike
     for partition in (0, 1, 2, PARTITIONS - 1):
-        first, end = mine.span_of(partition)
-        differs = mine.root(partition) != theirs.root(partition)
+        ((first, end),) = spans_of([partition], SHIFT)
+        differs = mine.hash_of(first, end) != theirs.hash_of(first, end)
         assert differs == any(first <= leaf < end for leaf in unlike)
-        assert differs == (mine.leaves_of(partition) != theirs.leaves_of(partition))
     assert (mine.digest([(0, LEAVES)]) == theirs.digest([(0, LEAVES)])) == (not unlike)
     halves = [(0, LEAVES // 2), (LEAVES // 2, LEAVES)]
     assert mine.digest(halves) == mine.digest([(0, LEAVES)])
@@ -90,7 +98,7 @@ def test_what_is_local_is_not_hashed():
 
 def test_a_scan_of_everything_leaves_nothing_stale():
     records = {key_of(leaf, number): holding_of(leaf) for leaf in FEW_LEAVES for number in (1, 2)}
-    trees = Trees(PARTITIONS)
+    trees = Trees()
     trees.spoil_all()
     trees.begin_scan(0)
     assert trees.scanned(sorted(records.items()), SPACE_HINTS) == 0
@@ -109,7 +117,7 @@ def test_a_leaf_that_is_wrong_without_being_stale_is_mended_and_told():
 
 def test_leaves_are_taken_over_as_they_were_saved():
     trees = built({key_of(1, 1): 1, key_of(LEAVES - 1, 2): 2})
-    other = Trees(PARTITIONS)
+    other = Trees()
     other.spoil_all()
     other.load(bytes(trees.encoded(0, LEAVES)))
     assert other.leaves == trees.leaves
@@ -122,7 +130,7 @@ def test_leaves_travel_in_one_byte_order(monkeypatch):
     monkeypatch.setattr("kvorum.model.merkle.sys.byteorder", "big")
     swapped = bytes(trees.encoded(0, 4))
     assert swapped[8:16] == plain[15:7:-1]
-    other = Trees(PARTITIONS)
+    other = Trees()
     other.load(bytes(trees.encoded(0, LEAVES)))
     assert other.leaves == trees.leaves
 
@@ -132,7 +140,7 @@ class Scanning(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trees = Trees(PARTITIONS)
+        self.trees = Trees()
         self.records: dict[bytes, bytes] = {}  # what can be read
         self.damaged: set[bytes] = set()
         self.at = b""  # where the scan stands; empty: none is under way

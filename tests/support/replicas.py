@@ -97,7 +97,7 @@ class OneReplica:
         clock.extend_lease(1 << 62)
         store = cast(Store, self.store)
         ring = Ring(some_topology())
-        holdings = Holdings(store, ring, Trees(ring.partitions))
+        holdings = Holdings(store, ring, Trees())
         self.minter = self.minting(self.environment, store, holdings, clock)
         generations = Generations(self.environment, store, holdings, ring, Timers(), 1)
         hints = Hints(self.environment, store, ring, self.minter, NodeConfig(), 1)

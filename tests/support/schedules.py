@@ -50,7 +50,7 @@ class Owners:
 
         def watched(key: bytes) -> None:
             held = one.store.get(key)
-            if held and not one.node.generations.setting_aside:
+            if held and one.node.generations.of(key) >= 0:  # else it is being set aside
                 self.reaped.merge(seen_of(record_of(held)))
                 self.story.append(f"{one.me} lets go")
             store_delete(key)

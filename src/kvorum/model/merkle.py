@@ -23,7 +23,7 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-from kvorum.model.hashing import SPACE_HINTS, SPACE_RECORDS, partition_shift
+from kvorum.model.hashing import SPACE_HINTS, SPACE_RECORDS
 from kvorum.model.holding import HEAD_BYTES
 
 LEAVES: Final = 1 << 16
@@ -55,12 +55,11 @@ class Trees:
     """
 
     __slots__ = (
-        "_bytes", "_scan_leaf", "_scan_spoiled", "_scan_sum", "_scanned_to", "_shift", "leaves",
-        "stale", "stale_count",
+        "_bytes", "_scan_leaf", "_scan_spoiled", "_scan_sum", "_scanned_to", "leaves", "stale",
+        "stale_count",
     )  # fmt: skip
 
-    def __init__(self, partitions: int) -> None:
-        self._shift = partition_shift(partitions)
+    def __init__(self) -> None:
         self.leaves = array("Q", NOTHING)
         self._bytes = memoryview(self.leaves).cast("B")
         self.stale = bytearray(LEAVES)  # by leaf; 1: nobody knows what stands in it
@@ -170,18 +169,6 @@ class Trees:
 
     # Comparing.
 
-    def span_of(self, partition: int) -> tuple[int, int]:
-        """The leaves of a partition as (first, behind the last)."""
-        return partition << self._shift, (partition + 1) << self._shift
-
-    def leaves_of(self, partition: int) -> list[int]:
-        first, end = self.span_of(partition)
-        return list(self.leaves[first:end])
-
-    def root(self, partition: int) -> int:
-        first, end = self.span_of(partition)
-        return self.hash_of(first, end)
-
     def hash_of(self, first: int, end: int) -> int:
         """One hash over a run of leaves."""
         return xxh3_64_intdigest(self.encoded(first, end))
@@ -210,11 +197,6 @@ class Trees:
         self.stale = bytearray(LEAVES)
         self.stale_count = 0
         self._scan_leaf = NO_LEAF
-
-
-def differing(mine: list[int], theirs: list[int]) -> list[int]:
-    """Where two runs of hashes differ: places from the first one on."""
-    return [place for place, value in enumerate(mine) if value != theirs[place]]
 
 
 def spans_of(partitions: list[int], shift: int) -> list[tuple[int, int]]:

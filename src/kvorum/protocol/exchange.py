@@ -8,8 +8,8 @@ bounded piece. Only differing records are sent, both ways, as ordinary puts that
 exchange never deletes. (Dynamo paper, section 4.7.)
 
 A node whose peer is gone in the middle has lost nothing but the question under way: the next
-round begins anew, with less to do. Rounds come soon after a connection is made, after a
-difference, and after a hint; else every ``exchange_interval_ms``.
+round begins anew, with less to do. Rounds come soon after a connection is made and
+after a difference; else every ``exchange_interval_ms``.
 
 All work but comparing two numbers is done in steps of the background's (``background.py``).
 """
@@ -48,8 +48,8 @@ class Talk(Timed):
     """What there is between this node and one peer. It outlives connections."""
 
     __slots__ = (
-        "_due", "_exchange", "_wakes_at", "equal_at", "equal_since", "failures", "narrowing",
-        "partitions", "peer", "spans",
+        "_due", "_exchange", "_wakes_at", "equal_since", "failures", "narrowing", "partitions",
+        "peer", "spans",
     )  # fmt: skip
 
     def __init__(self, exchange: "Exchange", peer: Peer, partitions: list[int], shift: int) -> None:
@@ -59,7 +59,6 @@ class Talk(Timed):
         self.spans = spans_of(partitions, shift)
         self.narrowing: Narrowing | None = None
         self.equal_since = -1  # of an unbroken row of equal rounds; -1: not equal
-        self.equal_at = -1
         self.failures = 0  # narrowings in a row that broke off
         self._due = -1
         self._wakes_at = -1
@@ -147,12 +146,6 @@ class Exchange(Task):
             self._drop(talk)
             self._answerer.forget(member)
 
-    def hasten(self, member: int) -> None:
-        """Something that ``member`` should have has not reached it."""
-        talk = self.talks.get(member)
-        if talk is not None:
-            talk.sooner(self.env.now + SOON)
-
     def on_due(self, talk: Talk) -> None:
         """Time for this node to begin a round, or to give up one that is stuck."""
         env = self.env
@@ -219,7 +212,6 @@ class Exchange(Task):
             return
         if theirs.known and theirs.digest == digest:
             env.counters.exchange_equal += 1
-            talk.equal_at = env.now
             if talk.equal_since < 0:
                 talk.equal_since = env.now
             talk.failures = 0

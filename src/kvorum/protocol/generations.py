@@ -430,11 +430,6 @@ class Generations(Timed):
         """Partitions held here of which nothing is served: not adopted, unheard, or set aside."""
         return len(self.unadopted) + len(self.unconfirmed) + len(self._aside)
 
-    @property
-    def setting_aside(self) -> int:
-        """Partitions whose copy is being set aside now."""
-        return len(self._aside)
-
 
 def _nobody_asks(partition: int) -> None:
     """What becomes of a copy that is set aside matters to nobody here."""

@@ -36,8 +36,8 @@ class Hints(HintKeeper):
 
     __slots__ = (
         "_by_partition", "_bytes_max", "_bytes_per_peer_max", "_env", "_load_from", "_me",
-        "_minter", "_ring", "_shift", "_store", "bytes", "loaded", "on_crowded", "on_shed", "owed",
-        "owed_bytes", "refusal", "refused_at", "watched",
+        "_minter", "_ring", "_shift", "_store", "bytes", "loaded", "on_crowded", "owed",
+        "owed_bytes", "refusal", "refused_at",
     )  # fmt: skip
 
     def __init__(
@@ -59,10 +59,6 @@ class Hints(HintKeeper):
         self.refusal = ""  # why the last hint was not taken
         self.refused_at = -FOREVER  # when one last found no room
         self.on_crowded: Callable[[], None] = _nobody_looks
-        # Told of each key whose owner has to be mended by exchange now.
-        self.on_shed: Callable[[bytes], None] = _nobody
-        # Partition -> keys whose hint was written or dropped since somebody began to watch it.
-        self.watched: dict[int, dict[bytes, None]] = {}
         self._load_from = SPACE_HINTS
         self.loaded = False
 
@@ -213,17 +209,18 @@ class Hints(HintKeeper):
         return True
 
     def give_up(self, key: bytes) -> None:
-        """Let go of a hint that is damaged; nobody can say any more what was owed to whom."""
+        """Let go of a hint that is damaged; nobody can say any more what was owed to whom.
+
+        Exchange mends the owners that it was for, without being told.
+        """
         self._env.counters.hints_damaged += 1
         self.forget(key)
-        self.on_shed(key)
 
     def shed(self, key: bytes) -> None:
         """Let go of a hint that owners cover, though the one it waits for does not have it."""
         self._env.counters.hints_shed += 1
         self._env.faults.crash("hint.before_shed")
         self.forget(key)
-        self.on_shed(key)
 
     def forget(self, key: bytes) -> None:
         """Let go of a hint altogether."""
@@ -237,9 +234,6 @@ class Hints(HintKeeper):
     def _account(self, key: bytes, owners: tuple[int, ...], created: int, size: int) -> None:
         """Keep the index as the store is: ``size`` bytes under ``key``, owed to ``owners``."""
         partition = (key[1] << 8 | key[2]) >> self._shift
-        watched = self.watched.get(partition)
-        if watched is not None:
-            watched[key] = None
         sizes = self._by_partition.setdefault(partition, {})
         before = sizes.pop(key, 0)
         if size:
@@ -282,10 +276,6 @@ class Hints(HintKeeper):
 
 def _nobody_looks() -> None:
     """Nobody can make room yet."""
-
-
-def _nobody(key: bytes) -> None:
-    """Exchange finds it without being told."""
 
 
 def _age_of(item: tuple[bytes, int]) -> tuple[int, bytes]:

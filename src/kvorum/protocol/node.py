@@ -138,7 +138,7 @@ class Node:
         self.background = Background(env, self.timers, config)
         self.clock = HybridClock(self._clock_floor(), config.max_clock_skew_ms * 1000)
         self._lease_pending: tuple[int, int] | None = None  # log position, lease
-        self.holdings = Holdings(store, ring, Trees(ring.partitions))
+        self.holdings = Holdings(store, ring, Trees())
         self._take_over(decode_parting(store.parting))
         self.generations = Generations(env, store, self.holdings, ring, self.timers, me)
         self.minter = Minter(env, store, self.holdings, self.clock)

@@ -384,7 +384,7 @@ class Checks:
         if trees.stale_count:
             found.append(f"{machine.name} has {trees.stale_count} leaves to count")
         else:
-            counted = Trees(self._world.ring.partitions)
+            counted = Trees()
             for key, holding in process.store.scan(SPACE_RECORDS, SPACE_HINTS, 1 << 30):
                 counted.change(key, None, holding)
             if counted.leaves != trees.leaves:

@@ -280,19 +280,6 @@ def test_a_damaged_hint_answers_no_get_and_is_written_anew_for_all_it_was_owed_t
     assert hint.owners == (2, 3)
 
 
-def test_who_watches_a_partition_is_told_what_changes() -> None:
-    story = Story()
-    partition = story.one.node.generations.partition_of(story.key)
-    story.hint(2)
-    changed = story.hints.watched[partition] = {}
-    assert not changed
-    story.hint(3)
-    assert list(changed) == [story.key]
-    changed.clear()
-    story.hints.forget(story.key)
-    assert list(changed) == [story.key]
-
-
 def test_another_key_under_the_same_hash_is_refused() -> None:
     story = Story()
     story.hint(2)

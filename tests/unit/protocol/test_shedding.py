@@ -35,8 +35,6 @@ class Story:
         self.one.disconnect(2)
         names = (b"k%d" % number for number in count())
         self.names = [self._foreign(names) for _ in range(hints)]
-        self.shed: list[bytes] = []
-        self.one.node.hints.on_shed = self.shed.append
         for name in self.names:
             assert self.keep(name, w, disks) == OK
         self.one.env.sent.clear()
@@ -82,7 +80,7 @@ def test_as_long_as_there_is_room_nobody_is_asked() -> None:
     assert story.count == 1
 
 
-def test_what_enough_owners_durably_cover_is_shed_and_its_range_marked() -> None:
+def test_what_enough_owners_durably_cover_is_shed() -> None:
     story = Story()
     story.crowd()
     asked = story.ask()
@@ -93,7 +91,7 @@ def test_what_enough_owners_durably_cover_is_shed_and_its_range_marked() -> None
     story.answer(4, asked[4], ON_DISK, MISSING)
     story.answer(2, asked[2], MISSING, MISSING)
     assert story.count == 1
-    assert story.shed == [story.one.key(story.names[0])]
+    assert not story.one.node.hints.holds(story.one.key(story.names[0]))
     assert story.one.env.counters.hints_shed == 1
 
 

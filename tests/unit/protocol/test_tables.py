@@ -30,7 +30,7 @@ def store_of(engine: MemoryEngine, files: Disk | None = None) -> Store:
 
 
 def tables_on(store: Store) -> Tables:
-    holdings = Holdings(store, RING, Trees(RING.partitions))
+    holdings = Holdings(store, RING, Trees())
     return Tables(StillEnvironment(), store, holdings, RING, Timers(), 1, lambda: 1)
 
 
