@@ -36,6 +36,7 @@ class _Connection(H11Protocol):
 
     _patience: asyncio.TimerHandle | None = None
 
+    # asyncio declares a BaseTransport, and gives every TCP connection a Transport.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS_MAX:

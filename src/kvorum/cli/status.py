@@ -113,13 +113,7 @@ def _show_hints(out: Output, statuses: Statuses) -> None:
 def _show_members(out: Output, statuses: Statuses) -> None:
     out.table(
         [
-            "node",
-            "of",
-            "believes",
-            ">for",
-            ">incarnation",
-            "connected",
-            ">answers in",
+            "node", "of", "believes", ">for", ">incarnation", "connected", ">answers in",
             ">equal for",
         ],
         [
@@ -137,7 +131,7 @@ def _show_members(out: Output, statuses: Statuses) -> None:
             if isinstance(answer, StatusAnswer)
             for peer in answer.peers
         ],
-    )
+    )  # fmt: skip
 
 
 def _show_counters(out: Output, statuses: Statuses) -> None:

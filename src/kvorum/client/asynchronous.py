@@ -433,6 +433,8 @@ class AsyncTable(Table):
             content_type, attempts,
         ))  # fmt: skip
 
+    # The base class has one signature for both clients, with a plain flag; overloads say which list
+    # comes for which flag, and mypy takes no overload for an override of that.
     @overload  # type: ignore[override]
     async def get_many(
         self, keys: Iterable[Key], *, r: int | None = None, sloppy: bool | None = None,
@@ -450,6 +452,7 @@ class AsyncTable(Table):
         made = operations.gets_of(self.name, keys, r, sloppy)
         return await self._client._run_many(made, return_exceptions)
 
+    # As above.
     @overload  # type: ignore[override]
     async def put_many(
         self, items: Iterable[PutItem], *, ttl_seconds: float | None = None,

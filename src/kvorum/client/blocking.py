@@ -367,6 +367,8 @@ class BlockingTable(Table):
             content_type, attempts,
         ))  # fmt: skip
 
+    # The base class has one signature for both clients, with a plain flag; overloads say which list
+    # comes for which flag, and mypy takes no overload for an override of that.
     @overload  # type: ignore[override]
     def get_many(
         self, keys: Iterable[Key], *, r: int | None = None, sloppy: bool | None = None,
@@ -384,6 +386,7 @@ class BlockingTable(Table):
         made = operations.gets_of(self.name, keys, r, sloppy)
         return self._client._run_many(made, return_exceptions)
 
+    # As above.
     @overload  # type: ignore[override]
     def put_many(
         self, items: Iterable[PutItem], *, ttl_seconds: float | None = None,

@@ -8,8 +8,8 @@ bounded piece. Only differing records are sent, both ways, as ordinary puts that
 exchange never deletes. (Dynamo paper, section 4.7.)
 
 A node whose peer is gone in the middle has lost nothing but the question under way: the next
-round begins anew, with less to do. Rounds come soon after a connection is made and
-after a difference; else every ``exchange_interval_ms``.
+round begins anew, with less to do. Rounds come soon after a connection is made and after a
+difference; else every ``exchange_interval_ms``.
 
 All work but comparing two numbers is done in steps of the background's (``background.py``).
 """

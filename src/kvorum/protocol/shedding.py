@@ -2,9 +2,9 @@
 
 A hint is part of what was promised to a writer, so it may go only when owners, asked, durably
 hold a version that covers it, in the number and durability that the hint carries; the owner that
-it waits for is then mended by its exchange with those. So shedding costs time
-and never a write. Where only hints are left that nobody covers, nothing is shed, and new ones
-are refused. (Architecture, section 5.)
+it waits for is then mended by its exchange with those. So shedding costs time and never a write.
+Where only hints are left that nobody covers, nothing is shed, and new ones are refused.
+(Architecture, section 5.)
 
 An owner answers as of its disk: what it holds at the question it says when that has been synced.
 """
