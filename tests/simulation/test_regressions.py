@@ -8,6 +8,7 @@ import copy
 
 import pytest
 
+from kvorum.model.hint import Hint
 from kvorum.model.holding import record_of
 from kvorum.model.reaping import without_actors
 from kvorum.model.siblings import alive, seen_of
@@ -83,6 +84,57 @@ def ended(value: str) -> World:
 def test_a_tombstone_that_one_owner_has_reaped_is_as_good_as_nothing() -> None:
     """Found by seeds 400155 and 400222: the judge looked while a round went from owner to owner."""
     assert ended("").failures == []
+
+
+def deleted_everywhere() -> tuple[Stage, bytes, bytes, bytes]:
+    """A key of n=3 among four nodes: its engine key, the old holding, the holding of its delete."""
+    stage = Stage()
+    for command in ("cluster a b c d n=3 r=2 w=3", "put a k=1 as first", "pass 60ms"):
+        stage.do(command)
+    (key,) = stage.world.history.keys
+    owner = stage.world.machines[stage.world.ring.owners_of_engine_key(key)[0]].process
+    assert owner is not None
+    old = owner.store.get(key) or b""
+    stage.do("delete a k with first")
+    stage.do("pass 60ms")
+    assert stage.world.failures == []
+    return stage, key, old, owner.store.get(key) or b""
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_hint_of_what_all_owners_have_let_go_of_is_owed_to_nobody(reaped: bool) -> None:
+    """Found by seed 764391570: the judge counted the owners that still held it."""
+    stage, key, _, deleted = deleted_everywhere()
+    history, ring = stage.world.history, stage.world.ring
+    owners = ring.owners_of_engine_key(key)
+    for owner in owners:
+        process = stage.world.machines[owner].process
+        assert process is not None
+        process.store.delete(key)
+    if not reaped:
+        history.keys[key].reaped = 0
+    fallback = stage.world.machines[ring.fallbacks(ring.partition_of_engine_key(key))[0]].process
+    assert fallback is not None
+    history._judge_shed(fallback, key, Hint(2, 2, 0, owners[:1], deleted))
+    shed = ["hint shed"] if not reaped else []
+    assert [failure.partition(":")[0] for failure in stage.world.failures] == shed
+
+
+@pytest.mark.parametrize("rolled_back", [True, False])
+def test_an_owner_whose_disk_was_put_back_may_know_less_than_it_stated(rolled_back: bool) -> None:
+    """Found by seed 2291498245: the drop came when a backup of another owner was running."""
+    stage, key, old, _ = deleted_everywhere()
+    first, second, _ = stage.world.ring.owners_of_engine_key(key)
+    machine, dropping = stage.world.machines[first], stage.world.machines[second].process
+    assert machine.process is not None
+    assert dropping is not None
+    if rolled_back:
+        machine._destroyed(since=0)
+    machine.process.store.put(key, old)
+    stage.world.failures.clear()  # Going back is noticed by itself.
+    dropping.store.delete(key)
+    unproven = [] if rolled_back else ["reaped unproven"]
+    assert [failure.partition(":")[0] for failure in stage.world.failures] == unproven
 
 
 def test_a_value_that_one_owner_has_lost_is_still_missed() -> None:

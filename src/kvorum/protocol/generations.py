@@ -11,7 +11,7 @@ generation stands the last one whose round *dropped* something. A store that nev
 one was not asked before the drop (its disk was rolled back, or it comes out of a backup): its
 copy is **set aside**, never served and never sent on, and the partition is filled again by the
 other owners. A store that is new has no generation; it takes and serves nothing before it has
-adopted the highest one that the other owners know. One that starts after an unclean stop waits
+adopted the highest one that the other holders know. One that starts after an unclean stop waits
 for the word of another holder, a second at most: should its disk have been rolled back, it must
 not take writes first and set them aside after. (Architecture, deletes come back never.)
 
@@ -39,7 +39,7 @@ KEY_UNADOPTED: Final = b"\x00unadopted"  # meta key: bit map of partitions witho
 SPACE_ASIDE: Final = b"\x04"  # copies that were set aside: a space byte, then the key as it was
 FIRST: Final = 0  # the generation that every partition begins with
 NOT_READY: Final = -1
-ADOPTION_PATIENCE: Final = 1_000_000  # how long other owners are waited for, once one has answered
+ADOPTION_PATIENCE: Final = 1_000_000  # how long holders are waited for, once anybody has answered
 CONFIRM_PATIENCE: Final = 1_000_000  # how long anybody is waited for after an unclean stop
 ASK_PAUSE: Final = 20_000  # between two questions about one partition
 ASIDE_SLICE: Final = 64  # records set aside at a time
@@ -315,9 +315,9 @@ class Generations(Timed):
             self._timers.wake(self._env.now + ADOPTION_PATIENCE, self)
 
     def _adopt(self) -> None:
-        """Take on the highest generation that the other owners know, where they have told it.
+        """Take on the highest generation that the other holders know, where they have told it.
 
-        An owner that stays silent is waited for only so long: should it turn out to know of a
+        A holder that stays silent is waited for only so long: should it turn out to know of a
         later drop, this store never entered it, and what it took meanwhile is set aside.
         """
         if not self._store.writable:
@@ -329,12 +329,10 @@ class Generations(Timed):
         }
         adopted: list[int] = []
         for partition in self.unadopted:
-            owners = [each for each in self._ring.owners(partition) if each != self.me]
-            told = [each for each in owners if each in self._told]
-            if not told and waited:
-                listed = self._ring.preference_list(partition)
-                told = [each for each in listed if each in self._told]
-            if len(told) == len(owners) or (told and waited):
+            others = [each for each in self._ring.preference_list(partition) if each != self.me]
+            told = [each for each in others if each in self._told]
+            sole = self._ring.owners(partition) == (self.me,)  # No other copy to be fetched.
+            if len(told) == len(others) or (waited and (told or sole)):
                 generation, dropped = max(
                     (entered[each].get(partition, (FIRST, FIRST)) for each in told),
                     default=(FIRST, FIRST),

@@ -306,6 +306,7 @@ class Node:
                 self.tables.on_updated(member, message)
             case GenerationStates():
                 self.generations.on_states(member, message)
+                self.reaping.on_met(member)
             case GenerationQuery():
                 return self.generations.on_query(message)
             case GenerationState():

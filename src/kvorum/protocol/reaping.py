@@ -223,6 +223,12 @@ class Reaping(Timed):
             self._env.send(member, asked)
         self._state(self._me, asked)
 
+    def on_met(self, member: int) -> None:
+        """A connection is new: what its member had stated before may be lost with its disk."""
+        for round_ in list(self._rounds.values()):
+            if member in round_.others:
+                self._end(round_, proven=False)
+
     # Stating.
 
     def on_raise(self, member: int, asked: ReapRaise) -> Message | None:

@@ -14,6 +14,7 @@ from kvorum.model.hint import Hint, decode_hint, hinted_holding
 from kvorum.model.holding import record_of
 from kvorum.model.record import LWW, Value, order_of, split_values, supersedes
 from kvorum.model.siblings import alive, seen_of
+from kvorum.protocol.generations import SPACE_GENERATIONS
 from kvorum.simulator.key_history import REFUSED, Copy, KeyHistory, Mint, Write
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class History:
         self.keys: dict[bytes, KeyHistory] = {}
         self.dots: dict[bytes, Mint] = {}
         self._records: dict[bytes, tuple[bytes, ...]] = {}  # seen before -> its dots alive
+        self._entered: dict[bytes, int] = {}  # partition and generation -> when first entered
         # (member, key) -> what of its hints has gone to which owner; None: promises nothing.
         self.went_home: dict[tuple[int, bytes], list[tuple[Machine | None, bytes]]] = {}
 
@@ -55,6 +57,9 @@ class History:
                 self._on_hint(process, SPACE_RECORDS + key[1:], old, decode_hint(holding))
             else:
                 put(key, holding)
+                if key.startswith(SPACE_GENERATIONS):
+                    partition = key[len(SPACE_GENERATIONS) :]
+                    self._entered.setdefault(partition + holding[:8], self._world.schedule.now)
 
         def watched_delete(key: bytes) -> None:
             if key[0] == 1:
@@ -101,17 +106,27 @@ class History:
     def _judge_proof(self, process: "Process", key: bytes, old: bytes) -> None:
         """All other owners had this version when they entered: none may know less by now.
 
-        But for those that have let go of it before, and may have begun anew.
+        But for those that have let go of it before, and may have begun anew, and for those whose
+        disk has lost something since.
         """
         let_go = self.keys[key].let_go
         let_go[process.machine.member, old] = None
+        generations = process.node.generations
+        partition = generations.partition_of(key)
+        stood = partition.to_bytes(2, "big") + generations.known(partition).to_bytes(8, "little")
+        stated_after = self._entered.get(stood, self._world.schedule.now)
         for owner in self._world.ring.owners_of_engine_key(key):
-            other = self._world.machines[owner].process
+            machine = self._world.machines[owner]
+            other = machine.process
+            if machine.has_lost(stated_after):
+                continue
+            if machine.volatile and machine.touched_at >= stated_after:
+                continue
             held = other.store.get(key) if other is not None else None
             if (owner, old) not in let_go and held and not supersedes(record_of(held), old):
                 self._world.fail(
                     f"reaped unproven: {process.machine.name} lets go of a record that "
-                    f"{self._world.machines[owner].name} has never seen"
+                    f"{machine.name} has never seen"
                 )
 
     def _on_hint(
@@ -154,8 +169,7 @@ class History:
             if running is None or machine.destroyed_at >= 0:
                 held, on_disk = held + 1, on_disk + 1  # It may well have had it when it was asked.
                 continue
-            holding = running.store.get(key)
-            if not holding or not supersedes(record_of(holding), record):
+            if self._missing_at(running, key, record):
                 continue
             held += 1
             if not machine.volatile and not self._is_unsynced(running, record):
@@ -190,25 +204,35 @@ class History:
         if known is None or known.mints[0].write.table.name in self._world.checks.drop_begun:
             return
         running = owner.process
-        if running is not None and not owner.volatile and owner.destroyed_at < 0:
-            held = running.store.get(key)
-            there = known.mask_of_record(record_of(held)) if held else 0
-            # What a round has let go of, a deleted key or a dead actor, is owed to nobody.
-            missing = known.mask_of_record(record) & ~there & ~known.reaped
-            if missing or self._is_unsynced(running, record):
-                self._world.fail(
-                    f"hint dropped: {process.machine.name} let go of {known.mints[0].write.name} "
-                    f"before {owner.name} had it on its disk"
-                )
-                return
+        intact = not owner.volatile and owner.destroyed_at < 0
+        if (
+            running is not None
+            and intact
+            and (self._missing_at(running, key, record) or self._is_unsynced(running, record))
+        ):
+            self._world.fail(
+                f"hint dropped: {process.machine.name} let go of {known.mints[0].write.name} "
+                f"before {owner.name} had it on its disk"
+            )
+            return
         gone = self.went_home.setdefault((process.machine.member, key), [])
-        if owner.volatile or owner.destroyed_at >= 0:
+        if not intact:
             gone.append((None, record))
             return  # What it had it may have lost again; nothing is promised by it.
         gone.append((owner, record))
         for copy in process.machine.copies:
             if copy.mint.write.key == key and self.covers(record, copy.mint):
                 self.take_home(copy.mint, owner)
+
+    def _missing_at(self, owner: "Process", key: bytes, record: bytes) -> int:
+        """The dots of a hinted record that its owner has not seen.
+
+        What a round has let go of, a deleted key or a dead actor, is owed to nobody.
+        """
+        known = self.keys[key]
+        held = owner.store.get(key)
+        there = known.mask_of_record(record_of(held)) if held else 0
+        return known.mask_of_record(record) & ~there & ~known.reaped
 
     def _is_unsynced(self, process: "Process", record: bytes) -> bool:
         durable = process.store.durable_position

@@ -157,6 +157,33 @@ def test_a_listed_fallback_is_asked_where_no_owner_answers() -> None:
     assert one.node.generations.current[found] == FIFTH
 
 
+def test_an_only_owner_waits_for_what_the_listed_fallbacks_know() -> None:
+    """Found by seed 3000309: it took writes under the first one, and set them aside after."""
+    one = OneNode(count=4, n=1, adopts=False)
+    found = next(p for p in range(one.ring.partitions) if one.ring.is_owner(1, p))
+    first, *others = one.ring.fallbacks(found)
+    for stranger in {2, 3, 4} - {first, *others}:
+        one.node.on_control(stranger, GenerationStates([]))
+    assert one.node.generations.current[found] == NOT_READY
+    one.node.on_control(first, GenerationStates([(found, FIFTH, FIFTH)]))
+    for other in others:
+        assert one.node.generations.current[found] == NOT_READY
+        one.node.on_control(other, GenerationStates([]))
+    assert one.node.generations.current[found] == FIFTH
+    assert one.node.generations.dropped[found] == FIFTH
+
+
+def test_an_only_owner_whose_fallbacks_stay_silent_serves_after_a_second() -> None:
+    one = OneNode(count=5, n=1, adopts=False)
+    found = next(p for p in range(one.ring.partitions) if one.ring.is_owner(1, p))
+    (stranger, *_) = {2, 3, 4, 5} - {*one.ring.fallbacks(found)}
+    one.node.on_control(stranger, GenerationStates([]))
+    one.advance(ADOPTION_PATIENCE - 1)
+    assert one.node.generations.current[found] == NOT_READY
+    one.advance(1)
+    assert one.node.generations.current[found] == FIRST
+
+
 def test_new_owners_that_know_of_nothing_begin_with_the_first() -> None:
     one = OneNode(adopts=False)
     for member in (2, 3):

@@ -12,6 +12,7 @@ from kvorum.wire.link import OK, STALE_GENERATION
 from kvorum.wire.message import Message
 from kvorum.wire.reaping_messages import (
     GenerationState,
+    GenerationStates,
     KeyStatement,
     ReapCommit,
     ReapCommitted,
@@ -372,6 +373,27 @@ def test_a_generation_is_never_raised_twice_by_one_member() -> None:
         cluster.settle()
         cluster.sync()
     assert one.node.generations.of(one.key()) == make_generation(8, 1)
+
+
+@pytest.mark.parametrize("other", [2, 3])
+def test_a_round_ends_unproven_when_a_holder_connects_anew(other: int) -> None:
+    """It may come with an empty disk, and take old copies before it enters once more."""
+    cluster = Cluster()
+    written(cluster)
+    deleted(cluster)
+    one = cluster[1]
+    one.node.reaping._begin(one.ring.partition_of_engine_key(one.key()))
+    cluster.settle()
+    cluster.sync()  # Our number is on the disk.
+    one.end_turn()
+    for member in (2, 3):
+        cluster[member].sync()
+    one.node.on_control(other, GenerationStates([]))
+    for _ in range(4):
+        cluster.settle()
+        cluster.sync()
+    assert one.env.counters.reap_rounds_void == 1
+    assert None not in held(cluster)
 
 
 class StatesLate(Reaping):
