@@ -204,6 +204,7 @@ class Entry(NamedTuple):
     op: int
     key: bytes
     body: bytes
+    generation: int  # under which the asking side has read it
 
 
 def entries_of(batch: bytes) -> list[Entry]:
@@ -211,10 +212,11 @@ def entries_of(batch: bytes) -> list[Entry]:
     found: list[Entry] = []
     position = HEAD_BYTES
     for _ in range(count):
-        op, _, key_length, body_length, _, _ = _unpack_entry(batch, position)
+        op, _, key_length, body_length, _, generation = _unpack_entry(batch, position)
         body = position + ENTRY_BYTES + key_length
         end = body + body_length
-        found.append(Entry(op, batch[position + ENTRY_BYTES : body], batch[body:end]))
+        key = batch[position + ENTRY_BYTES : body]
+        found.append(Entry(op, key, batch[body:end], generation))
         position = end
     return found
 
