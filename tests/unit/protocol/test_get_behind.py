@@ -190,7 +190,7 @@ def test_what_an_owner_that_is_behind_holds_is_merged_in() -> None:
     story = Story(OLD).get(r=2)
     story.one.answers(story.b, behind(BESIDE))
     story.one.answers(story.c, a_record(NEW))
-    found, read = story.found()
+    found, _ = story.found()
     assert sorted(found.values) == [b"beside", b"new"]
     merged = merge(BESIDE, NEW)
     assert story.mended(story.b) == story.mended(story.c) == [merged]
