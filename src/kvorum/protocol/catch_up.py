@@ -20,7 +20,7 @@ from kvorum.protocol.environment import Environment
 from kvorum.storage.store import Store
 
 KEY_COMPLETE: Final = b"\x00complete"  # meta key: bit map of the partitions held completely
-MASK_BYTES: Final = 2
+MASK_BYTES: Final = 2  # of one partition's mask; more where it has more than sixteen owners
 
 
 class Parting(msgspec.Struct, array_like=True):
@@ -44,7 +44,9 @@ def decode_parting(encoded: bytes) -> Parting:
 class CatchUp:
     """The partitions of one node that are behind, and whom each of them still waits for."""
 
-    __slots__ = ("_complete", "_env", "_masks", "_me", "_ring", "_store", "behind", "count")
+    __slots__ = (
+        "_complete", "_env", "_mask_bytes", "_masks", "_me", "_ring", "_store", "behind", "count",
+    )  # fmt: skip
 
     def __init__(self, env: Environment, store: Store, ring: Ring, me: int, owed: bytes) -> None:
         """``owed`` is what the last clean stop has left, or empty."""
@@ -55,11 +57,12 @@ class CatchUp:
         self.behind = bytearray(ring.partitions)  # by partition; looked at for every get
         self.count = 0
         self._masks = [0] * ring.partitions  # places of the owners that it waits for
+        size = self._mask_bytes = max(MASK_BYTES, ring.n + 7 >> 3)
         self._complete = bytearray(store.get(KEY_COMPLETE) or bytes(ring.partitions + 7 >> 3))
-        if len(owed) == MASK_BYTES * ring.partitions:
+        if len(owed) == size * ring.partitions:
             for partition in range(ring.partitions):
-                place = MASK_BYTES * partition
-                self._owe(partition, int.from_bytes(owed[place : place + MASK_BYTES], "little"))
+                place = size * partition
+                self._owe(partition, int.from_bytes(owed[place : place + size], "little"))
         else:
             self.owe_all()
 
@@ -140,4 +143,4 @@ class CatchUp:
 
     def encoded(self) -> bytes:
         """What is owed, for the next start after a clean stop."""
-        return b"".join([mask.to_bytes(MASK_BYTES, "little") for mask in self._masks])
+        return b"".join([mask.to_bytes(self._mask_bytes, "little") for mask in self._masks])

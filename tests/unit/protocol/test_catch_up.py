@@ -152,6 +152,18 @@ def test_what_does_not_fit_this_ring_says_nothing() -> None:
         assert story.begin(owed).count == PARTITIONS
 
 
+def test_what_is_owed_to_more_than_sixteen_owners_is_kept_as_well() -> None:
+    """Such a node could not stop cleanly."""
+    story = Story(count=18, n=17)
+    everybody = set(story.one.others)
+    partition = story.mine[0]
+    last = story.ring.owners(partition)[-1]
+    for member in everybody - {last}:
+        story.catch_up.settle(member, ALL)
+    story.begin(story.catch_up.encoded())
+    assert [m for m in story.one.others if story.catch_up.waits_for(m)] == [last]
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_only_after_an_unclean_stop_is_everything_owed_again(clean: bool) -> None:
     one = OneNode()
