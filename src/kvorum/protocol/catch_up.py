@@ -84,11 +84,13 @@ class CatchUp:
     def forget_marks(self) -> None:
         """This disk is not the one that has earned them."""
         self._complete = bytearray(len(self._complete))
+        self.keep()
         self.owe_all()
 
     def forget(self, partition: int) -> None:
         """This partition's copy has been set aside: nothing is held of it."""
         self._complete[partition >> 3] &= ~(1 << (partition & 7))
+        self.keep()
         owners = self._ring.owners(partition)
         if self._me in owners:
             self._owe(partition, (1 << len(owners)) - 1 & ~(1 << owners.index(self._me)))
@@ -131,7 +133,7 @@ class CatchUp:
     def keep(self) -> None:
         """Write the complete marks, if there is anything new in them and a disk to take it."""
         marks = bytes(self._complete)
-        if self._store.writable and marks != self._store.get(KEY_COMPLETE) and any(marks):
+        if self._store.writable and marks != (self._store.get(KEY_COMPLETE) or bytes(len(marks))):
             self._store.put(KEY_COMPLETE, marks)
 
     def _mark(self, partition: int) -> None:

@@ -223,12 +223,14 @@ def test_a_disk_that_has_lost_something_has_no_mark_any_more() -> None:
     story.catch_up.forget_marks()
     assert story.catch_up.complete_count == 0
     assert story.behind == ALL
+    assert story.begin().complete_count == 0, "nor has it after a crash"
 
 
 def test_a_copy_that_was_set_aside_has_no_mark_any_more() -> None:
     story = Story()
     story.catch_up.forget(5)
     assert story.catch_up.complete_count == PARTITIONS - 1
+    assert story.begin().complete_count == PARTITIONS - 1, "nor has it after a crash"
 
 
 # Whole nodes.
