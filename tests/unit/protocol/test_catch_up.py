@@ -146,6 +146,15 @@ def test_what_is_owed_at_a_clean_stop_is_owed_at_the_next_start() -> None:
     assert story.catch_up.settle(3, ALL) == 6
 
 
+def test_what_others_own_is_owed_to_nobody_and_never_complete() -> None:
+    story = Story(count=4, n=2)
+    for member in story.one.others:
+        story.catch_up.settle(member, ALL)
+    story.begin(story.catch_up.encoded())
+    assert story.behind == []
+    assert story.catch_up.complete_count == len(story.mine) < PARTITIONS
+
+
 def test_what_does_not_fit_this_ring_says_nothing() -> None:
     story = Story()
     for owed in (b"", bytes(MASK_BYTES * PARTITIONS - 1), bytes(MASK_BYTES * PARTITIONS + 2)):
