@@ -72,6 +72,7 @@ TEXT = write_plan(small_plan(faults=(PlannedFault(1, "kill", 2),)), [])
         ('name = "default"', 'name = "other"', "the first table"),
         ("seed = 7", "seed = 7\nconfig = {large_bytes = 0}", "large_bytes must be above 0"),
         ("seed = 7", "seed = 7\nkeys = 0", "must be above 0"),
+        ("seed = 7", "seed = 7\nunit_cost = -1", "must not be below 0"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_with_a_reason(

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from kvorum.simulator.process import Process
 
 HANDSHAKE_PATIENCE: Final = 1_500_000  # from dialling to the Welcome
+COUNT: Final = slice(2, 4)  # of its entries, in the head of a batch or of answers
+
+
+def messages_in(payload: bytes) -> int:
+    """How many messages a frame holds: each request in a batch, and each answer, is one."""
+    if payload[0] in (BATCH, ANSWERS):
+        return int.from_bytes(payload[COUNT], "little")
+    return 1
 
 
 class Connection(Receiver):
@@ -71,6 +79,7 @@ class Connection(Receiver):
     def take(self, data: bytes) -> None:
         try:
             for payload in self.reader.feed(data):
+                self.process.messages += messages_in(payload)
                 self.on_payload(payload)
                 if self.ended:
                     return

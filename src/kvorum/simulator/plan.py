@@ -79,6 +79,8 @@ class Plan:
     client_timeout: int = 20 * SECOND
     timer_slack: int = 0  # how much later than asked for timers fire, as on a busy machine
     gather: int = 50  # from what wakes a process to its turn; what arrives meanwhile comes in too
+    message_cost: int = 0  # how long a process is busy with a request, an answer, a control message
+    unit_cost: int = 0  # and with one unit of background work (``protocol/background.py``)
     steady: bool = False  # every delay is the same, and no chunk is split: for golden scripts
     inside: bool = True  # only faults that leave every promise standing
     points: tuple[str, ...] = ()  # fault points that are live
@@ -86,10 +88,15 @@ class Plan:
     work: tuple[PlannedWork, ...] = ()
 
     @property
+    def work_takes_time(self) -> bool:
+        return bool(self.message_cost or self.unit_cost)
+
+    @property
     def patient(self) -> bool:
         """Whether no timeout can pass before a fault, however unlucky the delays are."""
         slowest = 60 * (2 * self.delay + self.jitter + self.gather) + 20 * self.disk_delay
-        return slowest < min(self.config.request_timeout_ms * 1_000, self.client_timeout)
+        least = min(self.config.request_timeout_ms * 1_000, self.client_timeout)
+        return slowest < least and not self.work_takes_time
 
     def describe(self) -> str:
         tables = ", ".join(

@@ -129,6 +129,8 @@ def _check(plan: Plan) -> None:
         raise PlanInvalid("somebody must do the work: clients is 0")
     if min(plan.delay, plan.disk_delay, plan.keys, plan.partitions) < 1:
         raise PlanInvalid("delay, disk_delay, keys and partitions must be above 0")
+    if min(plan.message_cost, plan.unit_cost) < 0:
+        raise PlanInvalid("message_cost and unit_cost must not be below 0")
     for work in plan.work:
         if work.kind not in (*KINDS, DROP) or work.table not in names:
             raise PlanInvalid(f"no client can {work.kind} in {work.table}")

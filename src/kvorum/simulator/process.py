@@ -6,6 +6,10 @@ that have something to say to members in its name are dropped instead (see ``ser
 Syncs take virtual time and end in a turn of their own, in which durability marks go out; frozen
 overlays move into the engine between turns. A process can be killed at any point, also in the
 middle of the end of a turn.
+
+A turn takes no virtual time unless the plan says what work costs. Then the messages that it has
+taken in and the background work that it has done put off its end: until then nothing of it is
+in the log or on its way, and what arrives, a finished sync too, waits for the next turn.
 """
 
 from collections import deque
@@ -130,6 +134,9 @@ class Process(Listener):
         self._syncing: SyncTicket | None = None
         self._moving = False
         self._refused_position = -1
+        self.messages = 0  # taken in so far
+        self._in_turn = False  # the time that the turn's work takes is not over
+        self._after_turn: list[Callable[[], None]] = []  # what has to wait for that
         self._timer_slack = machine.world.plan.timer_slack
         self._gather = machine.world.plan.gather
         self._started_at = self.schedule.now - machine.random.randrange(1, 1 << 32)
@@ -199,7 +206,7 @@ class Process(Listener):
             self.schedule.at(time, self._turn)
 
     def _turn(self) -> None:
-        if not self.alive or self._turn_at != self.schedule.now:
+        if not self.alive or self._in_turn or self._turn_at != self.schedule.now:
             return
         if self.machine.paused:
             self._turn_at = -1
@@ -211,6 +218,7 @@ class Process(Listener):
         env = self.env
         env.now = self.steady()
         env.wall = self.machine.wall()
+        messages, units = self.messages, self.node.background.spent
         try:
             if result is not None:
                 result()
@@ -221,6 +229,32 @@ class Process(Listener):
             deadline = self.node.next_deadline()
             if 0 <= deadline <= env.now:
                 self.node.advance()
+        except ProcessDied:
+            return
+        plan = self.world.plan
+        cost = (self.messages - messages) * plan.message_cost
+        cost += (self.node.background.spent - units) * plan.unit_cost
+        if cost:
+            self._in_turn = True
+            self._turn_at = self.schedule.now
+            self.schedule.after(cost, self._work_is_done)
+        else:
+            self._finish_turn()
+
+    def _work_is_done(self) -> None:
+        if not self.alive:
+            return
+        if self.machine.paused:
+            self.machine.when_resumed.append(self._work_is_done)
+            return
+        self._finish_turn()
+        waiting, self._after_turn = self._after_turn, []
+        for job in waiting:
+            job()
+
+    def _finish_turn(self) -> None:
+        self._in_turn = False
+        try:
             self._end_turn()
         except ProcessDied:
             return
@@ -322,6 +356,9 @@ class Process(Listener):
         if self.machine.paused:
             self.machine.when_resumed.append(lambda: self._sync_ends(ticket, run))
             return
+        if self._in_turn:
+            self._after_turn.append(lambda: self._sync_ends(ticket, run))
+            return
         self._syncing = None
         error = run()
         self.run_turn(lambda: self._synced(ticket, error))
@@ -338,6 +375,9 @@ class Process(Listener):
 
     def _move(self, commit: Commit, frozen: Frozen) -> None:
         if not self.alive:
+            return
+        if self._in_turn:
+            self._after_turn.append(lambda: self._move(commit, frozen))
             return
         if not commit.done:
             try:
@@ -357,6 +397,8 @@ class Process(Listener):
 
     def stop_clean(self) -> bool:
         """Stop as a signal would have it: everything on disk, and a marker that says so."""
+        if self._in_turn and not self.dies:
+            self._finish_turn()
         ticket = self._syncing
         self._syncing = None
         env = self.env

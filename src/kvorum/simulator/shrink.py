@@ -152,6 +152,7 @@ def _timing(plan: Plan) -> Iterator[Plan]:
     yield replace(plan, timer_slack=0, jitter=0, delay=1_000, disk_delay=5_000)
     yield replace(plan, timer_slack=0, jitter=100)
     yield replace(plan, timer_slack=0)
+    yield replace(plan, message_cost=0, unit_cost=0)
 
 
 def _settings(plan: Plan) -> Iterator[Plan]:
