@@ -7,7 +7,6 @@ it up. Of a question about keys the answer comes when what was sent for it has b
 from collections.abc import Callable
 from typing import Final
 
-from kvorum.model.hashing import SORT_KEY_OFFSET
 from kvorum.model.merkle import LEAVES, entry_hash, leaf_of
 from kvorum.protocol.narrowing import (
     BLOCKS_MAX,
@@ -16,6 +15,7 @@ from kvorum.protocol.narrowing import (
     QUESTION_COST,
     Peer,
     Reading,
+    is_record_key,
     packed,
     unpacked,
 )
@@ -151,7 +151,7 @@ class Answerer:
 
     def _lacks(self, key: bytes, leaves: list[int], end: bytes) -> bool:
         return (
-            len(key) > SORT_KEY_OFFSET - 1
+            is_record_key(key)
             and key < end
             and leaf_of(key) in leaves
             and not self.reading.hides(key)

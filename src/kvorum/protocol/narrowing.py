@@ -19,6 +19,7 @@ at the first look. What could not be compared or delivered makes its partition *
 from collections.abc import Callable
 from typing import Final
 
+from kvorum.model.hashing import SORT_KEY_OFFSET, SPACE_RECORDS
 from kvorum.model.merkle import LEAVES, Trees, entry_hash, leaf_of, leaf_start
 from kvorum.model.ring import Ring
 from kvorum.protocol.background import BYTES_SHIFT, RECORD_SENT
@@ -361,7 +362,7 @@ class Narrowing:
             self._break_off()  # It would go on for ever.
             return
         self._start = answer.end
-        self._wanted = answer.wanted[: 2 * KEYS_MAX]
+        self._wanted = [key for key in answer.wanted[: 2 * KEYS_MAX] if is_record_key(key)]
         self._next = self._send_wanted if self._wanted else self._ask_keys
 
     def _send_wanted(self) -> int:
@@ -387,6 +388,11 @@ class Narrowing:
         self.undelivered += shipment.failed
         self._next = self._ask_keys
         self._go_on(self)
+
+
+def is_record_key(key: bytes) -> bool:
+    """Whether a record can be held under this key, which a peer has named."""
+    return key[:1] == SPACE_RECORDS and len(key) >= SORT_KEY_OFFSET
 
 
 def packed(values: list[int]) -> bytes:

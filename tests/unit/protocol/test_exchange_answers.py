@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvorum.model.hashing import SPACE_HINTS
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
 from kvorum.model.merkle import LEAVES, Trees, entry_hash, leaf_of, leaf_start
 from kvorum.model.record import first_record
@@ -304,7 +305,7 @@ def test_only_records_that_were_asked_about_are_wanted() -> None:
     shown = dict.fromkeys(
         [
             b"", b"\1", b"\1\0", b"\1\0\x09", leaf_start(9) + b"short", leaf_start(10) + b"x" * 36,
-            inside, inside + b"beyond",
+            SPACE_HINTS + inside[1:], b"\0" + inside[1:], inside, inside + b"beyond",
         ],
         1,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvorum.model.hashing import SPACE_HINTS
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
 from kvorum.model.merkle import LEAVES, Trees, entry_hash, leaf_start
 from kvorum.model.record import first_record
@@ -554,6 +555,18 @@ def test_leaves_that_were_not_asked_about_are_passed_over() -> None:
     story.leaves(dict.fromkeys(others, 1), unknown=others)
     assert story.question() is None
     assert story.narrowing.settled([0]) == [0]
+
+
+@pytest.mark.parametrize("key", [b"", b"\1", b"\0unadopted", b"\0" + key_in(LEAF)[1:]])
+def test_what_is_no_record_is_never_sent_whoever_wants_it(key: bytes) -> None:
+    """A key of two bytes made the node fall; one of its own made it tell what it keeps there."""
+    story = Story().hold(key_in(LEAF))
+    question = story.to_keys()
+    story.one.store.put(SPACE_HINTS + key_in(LEAF)[1:], HELD)
+    story.one.store.put(b"\0" + key_in(LEAF)[1:], HELD)
+    story.entries(question.end, wanted=[key, SPACE_HINTS + key_in(LEAF)[1:], key_in(LEAF)])
+    story.narrowing.step()
+    assert story.sent() == [key_in(LEAF)]
 
 
 def test_leaves_without_their_values_are_passed_over() -> None:
