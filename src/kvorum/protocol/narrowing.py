@@ -106,8 +106,6 @@ class Reading:
             hi = min(end, leaf_start(leaf + 1))
             if lo >= hi:
                 continue
-            if len(rows) >= KEYS_MAX:
-                return rows, lo, cost
             some, reached = self._reader.read(lo, hi, KEYS_MAX - len(rows))
             rows += [row for row in some if row[0][17:25] not in self._dropped]
             cost += self._reader.cost

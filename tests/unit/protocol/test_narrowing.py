@@ -2,10 +2,8 @@
 
 import pytest
 
-from kvorum.model.hashing import SPACE_HINTS
-from kvorum.model.holding import NO_OWN, pack_holding, record_of
-from kvorum.model.merkle import LEAVES, Trees, entry_hash, leaf_start
-from kvorum.model.record import first_record
+from kvorum.model.holding import record_of
+from kvorum.model.merkle import LEAVES, entry_hash, leaf_start
 from kvorum.protocol.generations import make_generation
 from kvorum.protocol.narrowing import (
     BLOCKS_MAX,
@@ -14,139 +12,28 @@ from kvorum.protocol.narrowing import (
     QUESTION_COST,
     RESTLESS_MAX,
     SECOND_LOOK,
-    Narrowing,
     Peer,
-    Reading,
     packed,
     unpacked,
 )
-from kvorum.protocol.replica import OwnCopies
-from kvorum.storage.engine import EngineFailed
 from kvorum.wire.exchange_messages import (
-    BlocksAnswer,
     BlocksQuery,
-    EntriesAnswer,
     EntriesQuery,
-    ExchangeMessage,
-    LeavesAnswer,
     LeavesQuery,
 )
-from kvorum.wire.link import NOT_TAKEN, OK, OP_PUT
+from kvorum.wire.link import NOT_TAKEN, OK
 from kvorum.wire.reaping_messages import GenerationState
-from tests.support.fault_points import HitsAt
+from tests.support.narrowings import (
+    BOOK,
+    EVERYTHING,
+    HELD,
+    LEAF,
+    SHIFT,
+    SIZE,
+    key_in,
+)
+from tests.support.narrowings import NarrowingStory as Story
 from tests.support.recording import OneNode
-from tests.support.records import dot, value
-
-SHIFT = 6
-SIZE = 1 << SHIFT
-TWO_BLOCKS = [(0, 2 * SIZE)]
-LEAF = SIZE + 6  # of the second block
-EVERYTHING = [(0, LEAVES)]
-PARTITION = LEAVES // 8
-BOOK = first_record(value(dot(8, 1), b"book"))
-HELD = pack_holding(NO_OWN, b"alice", BOOK)
-STEPS_MAX = 2_000
-
-
-def key_in(leaf: int, number: int = 0) -> bytes:
-    return leaf_start(leaf) + b"%036d" % number
-
-
-class Story:
-    """Member 1 narrows with member 2."""
-
-    def __init__(
-        self, spans: list[tuple[int, int]] | None = None, thorough: bool = False,
-        peer: Peer | None = None, one: OneNode | None = None,
-    ) -> None:  # fmt: skip
-        self.one = one or OneNode().connect()
-        node = self.one.node
-        copies = OwnCopies(node.replica, self.one.store, node.holdings, node.generations)
-        dropped = node.tables.registry.dropped_ids
-        self.reading = Reading(
-            self.one.env, self.one.store, self.one.ring, node.holdings, node.generations, copies,
-            dropped,
-        )  # fmt: skip
-        self.peer = peer or Peer(2, SHIFT)
-        self.went_on = 0
-        self.narrowing = Narrowing(
-            self.reading, self.peer, 7, TWO_BLOCKS if spans is None else spans, thorough, self.go_on
-        )
-
-    def go_on(self, narrowing: Narrowing) -> None:
-        assert narrowing is self.narrowing
-        self.went_on += 1
-
-    @property
-    def trees(self) -> Trees:
-        return self.one.node.holdings.trees
-
-    def hold(self, *keys: bytes) -> "Story":
-        for key in keys:
-            self.one.node.holdings.write(key, self.one.store.get(key), HELD)
-        return self
-
-    def question(self) -> ExchangeMessage | None:
-        """Step until it has asked something; None if it is over first."""
-        narrowing = self.narrowing
-        self.one.env.sent.clear()
-        for _ in range(STEPS_MAX):
-            if narrowing.over:
-                return None
-            if narrowing.pause_until > self.one.env.now:
-                self.one.env.now = narrowing.pause_until
-            assert narrowing.step() > 0
-            if narrowing.waiting:
-                ((member, message),) = self.one.env.sent
-                assert member == 2
-                assert isinstance(message, ExchangeMessage)
-                return message
-        raise AssertionError("it neither asks nor ends")
-
-    def asks_blocks(self) -> BlocksQuery:
-        question = self.question()
-        assert isinstance(question, BlocksQuery)
-        return question
-
-    def asks_leaves(self) -> LeavesQuery:
-        question = self.question()
-        assert isinstance(question, LeavesQuery)
-        return question
-
-    def asks_keys(self) -> EntriesQuery:
-        question = self.question()
-        assert isinstance(question, EntriesQuery)
-        return question
-
-    def blocks(self, differing: list[int], unknown: list[int] | None = None) -> "Story":
-        self.narrowing.on_answer(BlocksAnswer(7, differing, unknown or []))
-        return self
-
-    def leaves(self, differing: dict[int, int], unknown: list[int] | None = None) -> "Story":
-        answer = LeavesAnswer(7, [*differing], packed([*differing.values()]), unknown or [])
-        self.narrowing.on_answer(answer)
-        return self
-
-    def entries(
-        self, end: bytes, wanted: list[bytes] | None = None, sent: int = 0, failed: int = 0
-    ) -> "Story":
-        self.narrowing.on_answer(EntriesAnswer(7, end, wanted or [], sent, failed))
-        return self
-
-    def to_keys(self, *leaves: int) -> EntriesQuery:
-        """The peer has something else in these leaves of the second block, or in ``LEAF``."""
-        differing = dict.fromkeys(leaves or (LEAF,), 1)
-        self.asks_blocks()
-        self.blocks([1])
-        self.asks_leaves()
-        self.leaves(differing)
-        self.asks_leaves()
-        self.leaves(differing)
-        return self.asks_keys()
-
-    def sent(self) -> list[bytes]:
-        return [entry.key for entry in self.one.asked(2) if entry.op == OP_PUT]
-
 
 # From blocks to records.
 
@@ -188,6 +75,9 @@ def test_what_the_peer_wants_is_sent_and_waited_for() -> None:
     assert story.narrowing.waiting
     assert story.sent() == keys[:2]
     assert [record_of(entry.body) for entry in story.one.asked(2)] == [BOOK, BOOK]
+    counters = story.one.env.counters
+    assert counters.exchange_sent == 2
+    assert counters.exchange_bytes == 2 * (len(keys[0]) + len(HELD))
     assert story.narrowing.step() == 1, "nothing more before they have been answered"
     story.one.env.now += 5
     story.one.answers(2, OK, NOT_TAKEN)
@@ -225,6 +115,19 @@ def test_records_of_a_dropped_table_are_not_shown() -> None:
     story = Story().hold(key_in(LEAF))
     story.one.node.tables.registry.dropped_ids[key_in(LEAF)[17:25]] = None
     assert story.to_keys().keys == []
+
+
+def test_one_piece_of_blocks_has_nothing_to_do_with_the_next() -> None:
+    story = Story(EVERYTHING)
+    question = story.to_keys()
+    story.entries(question.end)
+    second = story.asks_blocks().blocks
+    assert second == [*range(BLOCKS_MAX, 2 * BLOCKS_MAX)]
+    story.blocks([second[5]])
+    leaf = second[5] * SIZE
+    assert story.asks_leaves().leaves == [*range(leaf, leaf + SIZE)]
+    assert story.leaves({leaf: 1}).asks_leaves().leaves == [leaf], "the second look"
+    assert story.leaves({}).asks_blocks().blocks[0] == 2 * BLOCKS_MAX
 
 
 def test_it_walks_through_all_spans_and_no_others() -> None:
@@ -292,6 +195,19 @@ def test_keys_are_shown_piece_by_piece() -> None:
         assert following.start == question.end
         question = following
     assert shown == keys
+
+
+@pytest.mark.parametrize(("each", "covered"), [(30, 3), (32, 2), (64, 1), (20, 4)])
+def test_a_question_covers_only_the_leaves_of_which_it_shows_something(
+    each: int, covered: int
+) -> None:
+    leaves = [*range(LEAF, LEAF + 8)]
+    keys = [key_in(leaf, number) for leaf in leaves for number in range(each)]
+    story = Story().hold(*keys)
+    question = story.to_keys(*leaves)
+    assert question.keys == keys[:KEYS_MAX]
+    assert question.leaves == leaves[:covered]
+    assert question.end == keys[KEYS_MAX - 1] + b"\0"
 
 
 def test_it_goes_on_from_where_the_peer_has_come_to() -> None:
@@ -437,141 +353,3 @@ def test_a_thorough_one_narrows_at_the_first_look() -> None:
     story.asks_blocks()
     story.blocks([1]).asks_leaves()
     assert story.leaves({LEAF: 1}).asks_keys().keys == [key_in(LEAF)]
-
-
-# What is not known.
-
-
-def test_what_is_being_counted_here_is_not_asked_about_and_uncertain() -> None:
-    story = Story([(0, SIZE), (PARTITION, PARTITION + SIZE)])
-    story.trees.spoil(5)
-    assert story.asks_blocks().blocks == [PARTITION >> SHIFT]
-    assert story.blocks([]).question() is None
-    assert story.narrowing.settled([0, 1]) == [1]
-
-
-def test_where_nothing_is_known_it_is_over_at_once() -> None:
-    story = Story([(0, LEAVES)])
-    story.trees.spoil_all()
-    assert story.question() is None
-    assert story.narrowing.settled([*range(8)]) == []
-
-
-def test_what_is_being_counted_there_is_uncertain() -> None:
-    story = Story([(0, SIZE), (PARTITION, PARTITION + SIZE)])
-    story.asks_blocks()
-    assert story.blocks([], unknown=[PARTITION >> SHIFT]).question() is None
-    assert story.narrowing.settled([0, 1]) == [0]
-
-
-def test_so_is_a_leaf_of_a_differing_block() -> None:
-    story = Story()
-    story.asks_blocks()
-    story.blocks([1])
-    story.trees.spoil(LEAF)
-    assert LEAF not in story.asks_leaves().leaves
-    assert story.leaves({}).question() is None
-    assert story.narrowing.settled([0]) == []
-    story = Story()
-    story.asks_blocks()
-    story.blocks([1]).asks_leaves()
-    assert story.leaves({}, unknown=[LEAF]).question() is None
-    assert story.narrowing.settled([0]) == []
-
-
-def test_where_the_peer_could_not_deliver_it_is_uncertain() -> None:
-    story = Story()
-    question = story.to_keys()
-    assert story.entries(question.end, failed=1).question() is None
-    assert story.narrowing.settled([0, 1]) == [1]
-    assert not story.narrowing.broken
-
-
-# Trouble.
-
-
-def test_a_question_that_cannot_be_sent_ends_it() -> None:
-    story = Story()
-    story.one.env.unreachable[2] = None
-    assert story.narrowing.step() > 0
-    assert story.narrowing.over
-    assert story.narrowing.broken
-    assert story.narrowing.settled([0]) == []
-    assert story.narrowing.step() == 1
-
-
-def test_a_question_that_is_lost_is_waited_for() -> None:
-    story = Story()
-    story.one.env.faults = HitsAt("exchange.question_lost")
-    story.narrowing.step()
-    assert story.narrowing.waiting
-    assert not story.narrowing.over
-    assert not [message for _, message in story.one.env.sent if isinstance(message, BlocksQuery)]
-
-
-def test_an_engine_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    story = Story()
-    story.asks_blocks()
-    story.blocks([1]).asks_leaves()
-    story.leaves({LEAF: 1}).asks_leaves()
-    story.leaves({LEAF: 1})
-
-    def scan(*_: object) -> list[tuple[bytes, bytes]]:
-        raise EngineFailed("the disk is gone")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(type(story.one.engine), "scan", scan)
-        assert story.question() is None
-    assert story.narrowing.broken
-    assert story.narrowing.settled([0]) == []
-
-
-def test_an_answer_to_what_was_sent_after_its_end_changes_nothing() -> None:
-    story = Story().hold(key_in(LEAF))
-    question = story.to_keys()
-    story.entries(question.end, wanted=[key_in(LEAF)])
-    story.narrowing.step()
-    story.narrowing.over = True
-    story.one.accepts(2)
-    assert story.went_on == 0
-    assert story.narrowing.found == 0
-
-
-@pytest.mark.parametrize("block", [-1, LEAVES >> SHIFT, 1 << 62])
-def test_blocks_that_do_not_exist_are_passed_over(block: int) -> None:
-    story = Story()
-    story.asks_blocks()
-    assert story.blocks([block, 1], unknown=[block]).asks_leaves().leaves == [
-        *range(SIZE, 2 * SIZE)
-    ]
-    assert story.narrowing.settled([0]) == [0]
-
-
-def test_leaves_that_were_not_asked_about_are_passed_over() -> None:
-    story = Story()
-    story.asks_blocks()
-    story.blocks([1]).asks_leaves()
-    others = [-1, 0, LEAVES, 1 << 62]
-    story.leaves(dict.fromkeys(others, 1), unknown=others)
-    assert story.question() is None
-    assert story.narrowing.settled([0]) == [0]
-
-
-@pytest.mark.parametrize("key", [b"", b"\1", b"\0unadopted", b"\0" + key_in(LEAF)[1:]])
-def test_what_is_no_record_is_never_sent_whoever_wants_it(key: bytes) -> None:
-    """A key of two bytes made the node fall; one of its own made it tell what it keeps there."""
-    story = Story().hold(key_in(LEAF))
-    question = story.to_keys()
-    story.one.store.put(SPACE_HINTS + key_in(LEAF)[1:], HELD)
-    story.one.store.put(b"\0" + key_in(LEAF)[1:], HELD)
-    story.entries(question.end, wanted=[key, SPACE_HINTS + key_in(LEAF)[1:], key_in(LEAF)])
-    story.narrowing.step()
-    assert story.sent() == [key_in(LEAF)]
-
-
-def test_leaves_without_their_values_are_passed_over() -> None:
-    story = Story(thorough=True)
-    story.asks_blocks()
-    story.blocks([1]).asks_leaves()
-    story.narrowing.on_answer(LeavesAnswer(7, [LEAF, LEAF + 1], packed([1]) + b"\0" * 7, []))
-    assert story.asks_keys().leaves == [LEAF]
