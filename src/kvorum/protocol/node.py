@@ -261,6 +261,12 @@ class Node:
         if not self._sweep_armed:
             self._arm_sweep()
 
+    def on_traced(self, client: ClientPort, request: int, payload: bytes) -> None:
+        """``on_client`` of a get or put, answered by a ``TraceAnswer`` to ``request``."""
+        self.tracer.follow(client, request, payload)
+        if not self._sweep_armed:
+            self._arm_sweep()
+
     def _on_question(self, client: ClientPort, message: Control) -> None:
         match message:
             case TopologyQuery():

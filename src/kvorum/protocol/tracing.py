@@ -12,11 +12,14 @@ answer: whoever has not answered by then was late.
 from typing import Final
 
 from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.get import GetCoordinator
+from kvorum.protocol.put import PutCoordinator
 from kvorum.protocol.requests import Requests
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
 from kvorum.wire.codec import encode
 from kvorum.wire.framing import LENGTH_BYTES
+from kvorum.wire.kinds import PUT
 from kvorum.wire.link import Asker, Link
 from kvorum.wire.messages import ControlRefused
 from kvorum.wire.requests import (
@@ -102,7 +105,7 @@ class Trace(Timed):
 
     __slots__ = (
         "_answer", "_begun", "_client", "_env", "_mended", "_mine", "_pending", "_position",
-        "_request", "_started_at", "_tracer", "done", "events", "watcher",
+        "_request", "_started_at", "_tracer", "done", "events", "port", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +122,7 @@ class Trace(Timed):
         self._pending: dict[int, None] = {}  # asked, and not heard of to the end
         self._position = 0  # of the own write, while it waits for the disk
         self._mended = self._repairs()
+        self.port = TracePort(self)
         self.watcher: Watcher | None = None
         self.events: list[TraceEvent] = []
         self.done = False
@@ -146,12 +150,22 @@ class Trace(Timed):
             self.note(self._mine, "mended", "copies that were behind are sent what they lack")
             self._mended = repairs
         if watcher is not None:
+            watcher = self._follow_on(watcher)
             for links in (self._env.links, self._env.large_links):
                 for member, link in links.items():
                     if link.divert(watcher.asker, watcher):
                         self._pending[member] = None
                         self.note(member, what, _queue_text(link))
         self._try_to_finish()
+
+    def _follow_on(self, watcher: Watcher) -> Watcher:
+        """A delete that had to read first is a get, and then a put."""
+        put = self._tracer.latest()
+        if put is None or put.client is not self.port or put is watcher.asker:
+            return watcher
+        self.watcher = Watcher(self, put)
+        self._position = self._tracer.note_write(self)
+        return self.watcher
 
     def on_news(self, member: int, what: str, detail: str = "", *, settled: bool = True) -> None:
         self.note(member, what, detail)
@@ -216,47 +230,66 @@ class Tracer:
         if problem:
             client.send(encode(ControlRefused(query.request, BAD_REQUEST, problem)))
             return
-        if len(self.open) >= TRACES_MAX:
-            text = f"{TRACES_MAX} requests are traced here already"
-            client.send(encode(ControlRefused(query.request, OVERLOADED, text)))
-            return
-        trace = Trace(self, self._env, client, query.request, self._me)
-        self.open[trace] = None
-        port = TracePort(trace)
-        before = self._store.position
-        opened = self._requests.open
-        last = opened[-1] if opened else None
-        trace.note(self._me, "taken")
         if query.put:
             frame = put_frame(
                 query.request, 0, query.table_id, query.partition_key, query.sort_key,
                 query.context, query.value, b"", query.client, 1, steady, 1, query.quorum, DEFAULT,
                 DEFAULT, 0,
             )  # fmt: skip
-            self._requests.on_put(port, frame[LENGTH_BYTES:])
         else:
             frame = get_frame(
                 query.request, 0, query.table_id, query.partition_key, query.sort_key,
                 query.quorum, DEFAULT,
             )  # fmt: skip
-            self._requests.on_get(port, frame[LENGTH_BYTES:])
-        opened = self._requests.open
-        begun = opened[-1] if opened and opened[-1] is not last else None
-        position = self._note_own_part(trace, query.put, begun is not None, before)
+        self.follow(client, query.request, frame[LENGTH_BYTES:])
+
+    def follow(self, client: ClientPort, request: int, payload: bytes) -> None:
+        """Begin a client's get or put, and tell the client how it went. Raises ``FrameInvalid``."""
+        if len(self.open) >= TRACES_MAX:
+            text = f"{TRACES_MAX} requests are traced here already"
+            client.send(encode(ControlRefused(request, OVERLOADED, text)))
+            return
+        trace = Trace(self, self._env, client, request, self._me)
+        self.open[trace] = None
+        before = self._store.position
+        trace.note(self._me, "taken")
+        if payload[0] == PUT:
+            self._requests.on_put(trace.port, payload)
+        else:
+            self._requests.on_get(trace.port, payload)
+        # Nearly always the last one; a put that has arrived before is wherever it stood.
+        opened = reversed(self._requests.open)
+        begun = next((each for each in opened if each.client is trace.port), None)
+        noted = len(trace.events)
+        position = self._note_own_part(trace, begun, before)
+        if len(trace.events) > noted:
+            trace.events.insert(1, trace.events.pop())  # Before what has come of it already.
         trace.begin(begun, position)
 
-    def _note_own_part(self, trace: Trace, put: bool, begun: bool, before: int) -> int:
+    def latest(self) -> PutCoordinator | GetCoordinator | None:
+        opened = self._requests.open
+        return opened[-1] if opened else None
+
+    def _note_own_part(
+        self, trace: Trace, begun: PutCoordinator | GetCoordinator | None, before: int
+    ) -> int:
         """Tell what this node did itself; the position of its write, if a disk is to have it."""
-        if not begun:
+        if begun is None:
             if not trace.answered:
                 trace.note(self._me, "passed on", "this node owns no copy of the key")
             return 0
-        position = self._store.position
-        if not put:
+        if isinstance(begun, GetCoordinator):
             trace.note(self._me, "read", "its own copy")
             return 0
+        if self._store.position == before:
+            trace.note(self._me, "taken up again", "the same put has arrived before")
+            return 0
+        return self.note_write(trace)
+
+    def note_write(self, trace: Trace) -> int:
+        """A put has been begun: tell of the own write; its position, if a disk is to have it."""
         trace.note(self._me, "written", "to memory" if self._store.volatile else "to its log")
-        return 0 if self._store.volatile or position == before else position
+        return 0 if self._store.volatile else self._store.position
 
     def on_durable(self, position: int) -> None:
         for trace in list(self.open):

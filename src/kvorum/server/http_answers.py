@@ -32,6 +32,7 @@ from kvorum.wire.requests import (
     unpack_get_ok,
     unpack_put_ok,
 )
+from kvorum.wire.trace_messages import TraceEvent
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 OCTETS: Final = b"application/octet-stream"
@@ -100,6 +101,16 @@ class Names:
                 self._readers.clear()
             self._readers[coordinator, replicas] = lines
         return lines
+
+
+def trace_lines(events: list[TraceEvent], names: Names) -> bytes:
+    """The steps of a traced request, a header line for each."""
+    lines = []
+    for event in events:
+        detail = f';detail="{event.detail}"' if event.detail else ""
+        step = f'{names.of(event.member)};at_us={event.at};what="{event.what}"{detail}'
+        lines.append(f"X-Kvorum-Trace: {step}\r\n")
+    return "".join(lines).encode()
 
 
 def ack_list(acks: bytes) -> list[tuple[int, str, bool]]:

@@ -14,6 +14,7 @@ from kvorum.server.http_answers import (
     answer_get,
     answer_problem,
     answer_put,
+    trace_lines,
 )
 from kvorum.server.http_headers import (
     Headers,
@@ -24,6 +25,7 @@ from kvorum.server.http_headers import (
     parse_put_id,
     refuse_conditions,
     stored_content_type,
+    wants_trace,
 )
 from kvorum.server.http_paths import (
     DELETE_OPTIONS,
@@ -33,10 +35,11 @@ from kvorum.server.http_paths import (
     Target,
     parse_options,
 )
-from kvorum.server.http_problems import HttpProblem
-from kvorum.wire.framing import LENGTH_BYTES
-from kvorum.wire.messages import Control
+from kvorum.server.http_problems import REFUSALS, HttpProblem
+from kvorum.wire.framing import LENGTH_BYTES, frame
+from kvorum.wire.messages import Control, ControlRefused
 from kvorum.wire.requests import READ_FIRST, TOMBSTONE, get_frame, put_frame
+from kvorum.wire.trace_messages import TraceAnswer
 
 if TYPE_CHECKING:
     from kvorum.server.http import HttpDoor
@@ -95,7 +98,7 @@ class Exchange:
         raise NotImplementedError
 
     def on_message(self, message: Control) -> None:
-        """The node's answer to a control message."""
+        """The node's answer in a control message."""
         raise NotImplementedError
 
     def on_timeout(self) -> None:
@@ -204,13 +207,35 @@ class Fixed(Exchange):
 class KeyRequest(Exchange):
     """A request on one key: it has a table, perhaps a time limit, and one native request."""
 
-    __slots__ = ("_number", "options", "target")
+    __slots__ = ("_number", "_steps", "options", "target", "traced")
 
     def __init__(self, connection: "HttpConnection", target: Target, options: Options) -> None:
         super().__init__(connection)
         self.target = target
         self.options = options
+        self.traced = False  # the caller wants to be told the steps
         self._number = 0
+        self._steps = b""  # as header lines
+
+    def ask_node(self, frame: bytes) -> None:
+        connection = self.connection
+        node = connection.turns.node
+        if self.traced:
+            node.on_traced(connection, self._number, frame[LENGTH_BYTES:])
+        else:
+            node.on_client(connection, frame[LENGTH_BYTES:])
+
+    def on_message(self, message: Control) -> None:
+        """How a traced request went, or why it cannot be traced now."""
+        if isinstance(message, TraceAnswer):
+            self._steps = trace_lines(message.events, self.door.names)
+            self.on_answer(self._number, frame(message.answer))
+            return
+        assert isinstance(message, ControlRefused)
+        self.finish(answer_problem(REFUSALS[message.code], message.text))
+
+    def _finish(self, status: int, fields: bytes, body: bytes) -> None:
+        super()._finish(status, fields + self._steps, body)
 
     def give_up(self) -> None:
         """Take no answer any more."""
@@ -228,6 +253,7 @@ class KeyGet(KeyRequest):
             self._condition = headers.get(b"if-none-match")
             self._wants_json = accepts(headers.get(b"accept"), JSON_TYPE, MULTIPART_TYPE)
             self.gzip = accepts_gzip(headers.get(b"accept-encoding"))
+            self.traced = wants_trace(headers)
         else:  # Host alone.
             self._condition = None
             self._wants_json = False
@@ -243,8 +269,9 @@ class KeyGet(KeyRequest):
         self._number = number = connection.ask(self)
         if options.timeout_ms:
             self.limit_time(options.timeout_ms)
-        frame = get_frame(number, 0, table, target.key, target.sort_key, options.r, options.sloppy)
-        connection.turns.node.on_client(connection, frame[LENGTH_BYTES:])
+        self.ask_node(
+            get_frame(number, 0, table, target.key, target.sort_key, options.r, options.sloppy)
+        )
 
     def on_answer(self, number: int, frame: bytes) -> None:
         answer = answer_get(frame, self.door.names, self._condition, self._wants_json)
@@ -277,6 +304,7 @@ class KeyPut(KeyRequest):
                 self._context = decode_context(headers[b"x-kvorum-context"])
             if b"x-kvorum-put-id" in headers:
                 self._given_id = parse_put_id(headers[b"x-kvorum-put-id"])
+            self.traced = wants_trace(headers)
         self._flags = 0
         if is_delete:
             self._flags = TOMBSTONE if self._context else TOMBSTONE | READ_FIRST
@@ -308,12 +336,11 @@ class KeyPut(KeyRequest):
             self._put_id, self._series = put_ids.issue(connection.turns.node.peering.steady)
             lowest_open = put_ids.lowest_open(self._series)
         client, counter, first_sent = self._put_id
-        frame = put_frame(
+        self.ask_node(put_frame(
             number, self._flags, table, target.key, target.sort_key, self._context, self.body,
             self._content_type, client, counter, first_sent, lowest_open, options.w,
             options.durability, options.sloppy, options.ttl,
-        )  # fmt: skip
-        connection.turns.node.on_client(connection, frame[LENGTH_BYTES:])
+        ))  # fmt: skip
 
     def on_answer(self, number: int, frame: bytes) -> None:
         answer = answer_put(frame, self.door.names, str(self._put_id))

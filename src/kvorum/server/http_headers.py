@@ -79,6 +79,14 @@ _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
+def wants_trace(headers: Headers) -> bool:
+    """Whether the caller wants to be told how its request went, step by step."""
+    text = headers.get(b"x-kvorum-trace", b"0")
+    if text not in (b"0", b"1"):
+        raise HttpProblem("bad_header", "X-Kvorum-Trace: 1 traces the request; 0 does not")
+    return text == b"1"
+
+
 def refuse_conditions(headers: Headers, conditions: tuple[bytes, ...] = CONDITIONS) -> None:
     for name in conditions:
         if name in headers:

@@ -125,6 +125,11 @@ _PUT_ID_HEADER: Final = _header(
     {"type": "string", "pattern": _PUT_ID},
     "the id of this write: sent again under it, it is made once",
 )
+_TRACE: Final = _header(
+    "X-Kvorum-Trace",
+    {"enum": ["0", "1"]},
+    "1: tell how the request went, in a header X-Kvorum-Trace for each step",
+)
 _IF_NONE_MATCH: Final = _header(
     "If-None-Match", {"type": "string"}, "304 if the record still has this ETag"
 )
@@ -181,6 +186,11 @@ _READ_HEADERS: Final[Document] = {
     "X-Kvorum-Replicas": {"schema": {"type": "string"}},
     "X-Kvorum-Coordinator": {"schema": {"type": "string"}},
 }
+_STEPS: Final[Document] = {
+    "X-Kvorum-Trace": {
+        "description": "a step of a traced request", "schema": {"type": "string"},
+    },
+}  # fmt: skip
 _ETAG: Final[Document] = {"ETag": {"required": True, "schema": {"type": "string"}}}
 _WRITE_HEADERS: Final[Document] = {
     "X-Kvorum-Context": {"required": True, "schema": {"type": "string", "pattern": _BASE64URL}},
@@ -204,18 +214,27 @@ def _key_path(config: NodeConfig) -> Document:
         "multipart/mixed": {"schema": {}},
         "application/json": {"schema": _ref("Siblings")},
     }
+    read_headers = _READ_HEADERS | _STEPS | _ETAG
     found = {
-        "200": {"description": "the value", "headers": _READ_HEADERS | _ETAG, "content": octets},
-        "300": {"description": "siblings", "headers": _READ_HEADERS | _ETAG, "content": siblings},
-        "304": {"description": "unchanged", "headers": _READ_HEADERS | _ETAG},
+        "200": {
+            "description": "the value",
+            "headers": read_headers,
+            "content": octets,
+        },
+        "300": {
+            "description": "siblings",
+            "headers": read_headers,
+            "content": siblings,
+        },
+        "304": {"description": "unchanged", "headers": read_headers},
     }
     head = {
         status: {name: part for name, part in answer.items() if name != "content"}
         for status, answer in found.items()
     }
-    stored = {"204": {"description": "written", "headers": _WRITE_HEADERS}}
-    reads = (_R, _SLOPPY, _TIMEOUT, _IF_NONE_MATCH)
-    writes = (_W, _DURABILITY, _SLOPPY, _TIMEOUT, _CONTEXT, _PUT_ID_HEADER)
+    stored = {"204": {"description": "written", "headers": _WRITE_HEADERS | _STEPS}}
+    reads = (_R, _SLOPPY, _TIMEOUT, _IF_NONE_MATCH, _TRACE)
+    writes = (_W, _DURABILITY, _SLOPPY, _TIMEOUT, _CONTEXT, _PUT_ID_HEADER, _TRACE)
     value = {
         "required": True,
         "description": f"the value, at most {config.value_bytes_max} bytes; its type is kept",

@@ -31,7 +31,7 @@ BODY_RATE: Final = 16_384  # bytes a second that a slow body must reach in the l
 REPEATABLE: Final = (b"accept", b"accept-encoding", b"if-none-match")
 SINGLE: Final = (
     b"host", b"content-type", b"content-encoding", b"expect", b"x-kvorum-context",
-    b"x-kvorum-put-id", b"content-length", b"transfer-encoding",
+    b"x-kvorum-put-id", b"x-kvorum-trace", b"content-length", b"transfer-encoding",
 )  # fmt: skip
 
 

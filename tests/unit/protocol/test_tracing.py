@@ -6,10 +6,19 @@ from kvorum.config import NodeConfig
 from kvorum.model.holding import record_of
 from kvorum.model.tables import DEFAULT_TABLE_ID
 from kvorum.protocol.tracing import PATIENCE, TRACES_MAX
+from kvorum.wire.codec import decode_control
+from kvorum.wire.framing import LENGTH_BYTES
 from kvorum.wire.kinds import GET_OK, PUT_OK, REFUSED, UNKNOWN
 from kvorum.wire.link import OK
 from kvorum.wire.messages import ControlRefused
-from kvorum.wire.requests import BAD_REQUEST, OVERLOADED
+from kvorum.wire.requests import (
+    BAD_REQUEST,
+    DEFAULT,
+    OVERLOADED,
+    READ_FIRST,
+    TOMBSTONE,
+    put_frame,
+)
 from kvorum.wire.trace_messages import TraceAnswer, TraceQuery
 from tests.support.recording import OneNode, a_record
 
@@ -57,6 +66,55 @@ def test_a_put_is_followed_to_every_owner_and_disk() -> None:
         "2 a on disk", "3 c ok", "3 c on disk", "7 b on disk",
     ]  # fmt: skip
     assert one.env.counters.puts_ok == 1
+
+
+def test_a_delete_that_reads_first_is_followed_through_both_halves() -> None:
+    one = OneNode().connect()
+    put(one)
+    one.answers(2, OK)
+    one.answers(3, OK)
+    one.sync()
+    one.marks(2)
+    one.marks(3)
+    told(one)
+    record = record_of(one.store.get(one.key()) or b"")
+    frame = put_frame(
+        9, TOMBSTONE | READ_FIRST, DEFAULT_TABLE_ID, b"alice", b"", b"", b"", b"", b"client 9", 1,
+        one.node.peering.steady, 1, 2, 0, DEFAULT, 0,
+    )  # fmt: skip
+    one.node.on_traced(one.client, 9, frame[LENGTH_BYTES:])
+    (asked,) = [member for member in (2, 3) if one.env.links[member]._askers]
+    one.env.now += 1_000
+    one.answers(asked, a_record(record))
+    for member in (2, 3):
+        one.answers(member, OK)
+    one.sync()
+    one.marks(2)
+    one.marks(3)
+    answer = told(one)
+    assert (answer.request, answer.answer[0]) == (9, PUT_OK)
+    assert steps(answer) == [
+        "0 a taken", "0 a read", f"0 {NAMES[asked]} asked", f"1 {NAMES[asked]} record",
+        "1 a written", "1 b asked", "1 c asked", "1 b ok", "1 a answered", "1 c ok",
+        "1 a on disk",
+    ]  # fmt: skip
+
+
+def test_a_put_that_has_arrived_before_is_taken_up_again() -> None:
+    one = OneNode().connect()
+    put(one)
+    put(one)
+    one.accepts(2)
+    one.accepts(3)
+    one.sync()
+    one.marks(2)
+    one.marks(3)
+    one.advance(PATIENCE)
+    again = decode_control(one.client.take()[-1])
+    assert isinstance(again, TraceAnswer)
+    assert "0 a taken up again" in steps(again)
+    assert again.answer[0] == PUT_OK
+    assert one.env.counters.retries_known == 1
 
 
 def test_a_get_tells_who_was_hedged_and_who_was_late() -> None:
@@ -124,7 +182,7 @@ def test_a_put_that_nobody_answers_is_unknown_and_told_after_its_deadline() -> N
 def test_one_copy_is_enough_and_the_rest_is_told_all_the_same() -> None:
     one = OneNode().connect()
     get(one, r=1)
-    assert steps(told(one)) == ["0 a taken", "0 a answered", "0 a read"]
+    assert steps(told(one)) == ["0 a taken", "0 a read", "0 a answered"]
 
 
 def test_only_so_many_are_traced_at_a_time() -> None:

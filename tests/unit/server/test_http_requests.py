@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from kvorum.config import NodeConfig
+from kvorum.protocol.tracing import PATIENCE, TRACES_MAX
 from kvorum.server.http_headers import PutId
 from kvorum.wire.link import OVERLOADED
-from tests.support.http_door import Client, Doors, Reply
+from tests.support.http_door import Client, Doors, Reply, request
 from tests.support.recording import OneNode
 
 KEY = "/tables/default/keys/alice"
@@ -50,6 +51,68 @@ def test_a_value_comes_back_with_its_type_and_what_is_known_of_it() -> None:
     head = client.ask("HEAD", KEY)
     assert head == Reply(200, reply.headers, b"")
     assert client.ask("GET", f"{KEY}/sorted").status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+def test_a_traced_request_is_answered_as_ever_and_tells_its_steps(method: str) -> None:
+    client = Doors().client()
+    put(client, b"book")
+    body = b"pen" if method == "PUT" else None
+    path = KEY + (NONE if method in ("PUT", "DELETE") else "")
+    client.send(request(method, path, body, X_Kvorum_Trace="1"))
+    (reply,) = client.take_for(method)
+    steps = reply.headers["x-kvorum-trace"].split(", ")
+    taken, *own, answered = steps
+    assert (taken, answered) == ('a;at_us=0;what="taken"', 'a;at_us=0;what="answered"')
+    read = 'a;at_us=0;what="read";detail="its own copy"'
+    written = 'a;at_us=0;what="written";detail="to memory"'
+    assert own == {"GET": [read], "HEAD": [read], "PUT": [written]}.get(method, [written])
+    assert reply.status == {"GET": 200, "HEAD": 200}.get(method, 204)
+    assert reply.body == (b"book" if method == "GET" else b"")
+    assert reply.headers["x-kvorum-context"]
+    assert client.doors.one.node.tracer.open == {}
+    untraced = client.ask("GET", KEY, X_Kvorum_Trace="0")
+    assert "x-kvorum-trace" not in untraced.headers
+
+
+def test_a_traced_request_that_is_refused_tells_its_steps_too() -> None:
+    client = Doors().client()
+    client.send(request("GET", KEY, X_Kvorum_Trace="1"))
+    (reply,) = client.take()
+    assert reply.headers["x-kvorum-trace"].count("a;at_us=0") == 3
+    assert problem(reply)["code"] == "not_found"
+    reply = client.ask("GET", KEY, X_Kvorum_Trace="yes")
+    assert problem(reply)["code"] == "bad_header"
+
+
+def test_more_traces_than_there_may_be_are_refused_and_none_outlives_its_connection() -> None:
+    one = OneNode().connect()
+    doors = Doors(one)
+    clients = [doors.client() for _ in range(TRACES_MAX)]
+    for client in clients:
+        client.send(request("GET", KEY, X_Kvorum_Trace="1"))
+    late = doors.client().ask("GET", KEY, X_Kvorum_Trace="1")
+    assert problem(late)["code"] == "overloaded"
+    assert late.status == 503
+    for client in clients:
+        client.connection.connection_lost(None)
+    one.accepts(2)
+    one.accepts(3)
+    one.advance(PATIENCE)
+    assert one.node.tracer.open == {}
+
+
+def test_a_caller_who_waits_no_longer_is_told_so_though_its_request_is_traced() -> None:
+    one = OneNode().connect()
+    client = Doors(one).client()
+    client.send(request("GET", KEY + "?timeout_ms=50", X_Kvorum_Trace="1"))
+    client.doors.turns.loop.ring(0.05)
+    (reply,) = client.take_now()
+    assert problem(reply)["code"] == "timed_out"
+    one.accepts(2)
+    one.accepts(3)
+    one.advance(PATIENCE)
+    assert client.take_now() == []
 
 
 def test_a_value_without_a_type_is_just_bytes() -> None:
