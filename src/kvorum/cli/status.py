@@ -12,7 +12,7 @@ from kvorum.cli.settings import DEFAULT_NODES, connect_to
 from kvorum.counters import MEANINGS
 from kvorum.errors import KvorumError
 from kvorum.model.topology import Topology
-from kvorum.wire.messages import StatusAnswer
+from kvorum.wire.messages import UNEQUAL, StatusAnswer
 
 
 def status(
@@ -125,13 +125,19 @@ def _show_members(out: Output, statuses: Statuses) -> None:
                 str(peer.incarnation),
                 "yes" if peer.connected else "no",
                 f"{peer.latency_mean / 1000:.1f} ms" if peer.connected else "",
-                duration_text(peer.equal_for) if peer.equal_for >= 0 else "not",
+                _equality_text(peer.equal_for),
             ]
             for name, answer in statuses.items()
             if isinstance(answer, StatusAnswer)
             for peer in answer.peers
         ],
     )  # fmt: skip
+
+
+def _equality_text(equal_for: int) -> str:
+    if equal_for == UNEQUAL:
+        return "not"
+    return duration_text(equal_for) if equal_for >= 0 else "unknown"
 
 
 def _show_counters(out: Output, statuses: Statuses) -> None:

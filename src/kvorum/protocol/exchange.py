@@ -37,6 +37,7 @@ from kvorum.wire.exchange_messages import (
     LeavesAnswer,
     LeavesQuery,
 )
+from kvorum.wire.messages import NOT_COMPARED, UNEQUAL
 
 SOON: Final = 100_000  # from a connection, or a difference, to the next round
 CHECK: Final = 500_000  # from the end of a narrowing to the round that looks whether all is well
@@ -58,15 +59,19 @@ class Talk(Timed):
         self.partitions = partitions
         self.spans = spans_of(partitions, shift)
         self.narrowing: Narrowing | None = None
-        self.equal_since = -1  # of an unbroken row of equal rounds; -1: not equal
+        self.equal_since = NOT_COMPARED  # when an unbroken row of equal rounds began; or why not
         self.failures = 0  # narrowings in a row that broke off
         self._due = -1
         self._wakes_at = -1
 
     @property
     def equal_for(self) -> int:
-        """Microseconds since all shared records were found equal, and nothing else since; or -1."""
-        return self._exchange.env.now - self.equal_since if self.equal_since >= 0 else -1
+        """Microseconds since all shared records were found equal, and nothing else since.
+
+        Or ``UNEQUAL``, or ``NOT_COMPARED``.
+        """
+        since = self.equal_since
+        return self._exchange.env.now - since if since >= 0 else since
 
     def due(self, time: int) -> None:
         """The next round is at ``time``."""
@@ -142,7 +147,7 @@ class Exchange(Task):
         """The connection to ``member`` has ended, and with it whatever was under way."""
         talk = self.talks.get(member)
         if talk is not None:
-            talk.equal_since = -1
+            talk.equal_since = NOT_COMPARED
             self._drop(talk)
             self._answerer.forget(member)
 
@@ -220,7 +225,7 @@ class Exchange(Task):
             talk.due(env.now + self._spread(self._interval))
             return
         if theirs.known and digest is not None:
-            talk.equal_since = -1
+            talk.equal_since = UNEQUAL
         if not theirs.asks:  # Whoever has to know narrows by itself.
             self._narrow(talk)
 

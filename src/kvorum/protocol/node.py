@@ -51,6 +51,7 @@ from kvorum.wire.kinds import CONTROL, GET, PROTOCOL_VERSION, PUT
 from kvorum.wire.listing_messages import KeysQuery, LocalKeys, LocalKeysAnswer
 from kvorum.wire.message import Message
 from kvorum.wire.messages import (
+    NOT_COMPARED,
     Control,
     ExplainQuery,
     LocalQuery,
@@ -542,7 +543,7 @@ class Node:
                     hints=len(self.hints.owed.get(member, ())),
                     hint_bytes=self.hints.owed_bytes.get(member, 0),
                     hints_waiting=max(env.wall - oldest, 0) if oldest else 0,
-                    equal_for=talk.equal_for if talk is not None else -1,
+                    equal_for=talk.equal_for if talk is not None else NOT_COMPARED,
                 )
             )
         return peers

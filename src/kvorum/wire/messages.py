@@ -220,6 +220,10 @@ class StatusQuery(Message, tag=29):
     request: int
 
 
+NOT_COMPARED: Final = -1  # since the connection stands, or nothing is shared
+UNEQUAL: Final = -2
+
+
 class PeerStatus(msgspec.Struct, array_like=True, gc=False):
     """What one node sees of another."""
 
@@ -236,7 +240,8 @@ class PeerStatus(msgspec.Struct, array_like=True, gc=False):
     hints: int = 0  # that this node keeps for the peer
     hint_bytes: int = 0
     hints_waiting: int = 0  # microseconds that the oldest of them has waited
-    equal_for: int = -1  # microseconds that all shared records have been equal; -1: not known
+    # Microseconds that all shared records have been equal; UNEQUAL, or NOT_COMPARED.
+    equal_for: int = NOT_COMPARED
 
 
 class OperationStatus(msgspec.Struct, array_like=True, gc=False):

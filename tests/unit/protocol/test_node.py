@@ -7,10 +7,13 @@ from kvorum.config import NodeConfig
 from kvorum.model.topology import decode_topology
 from kvorum.protocol.node import KEY_LEASE, LINKS_PROBED, SWEEP_INTERVAL
 from kvorum.simulator.disk import Disk
+from kvorum.wire.exchange_messages import ExchangeDigest
 from kvorum.wire.framing import FrameInvalid
 from kvorum.wire.gossip_messages import Probe, PushPull, PushPulled
 from kvorum.wire.link import MUTE_AFTER, OK
 from kvorum.wire.messages import (
+    NOT_COMPARED,
+    UNEQUAL,
     Ping,
     Pong,
     StatusAnswer,
@@ -298,3 +301,22 @@ def test_three_nodes_probe_and_tell_each_other_of_their_clocks() -> None:
     for member in (1, 2, 3):
         assert len(cluster[member].node.peering.offsets) == 2
         assert not cluster[member].node.requests.clock_is_off
+
+
+def test_status_tells_unequal_from_not_compared() -> None:
+    one = OneNode().connect()
+    exchange = one.node.exchange
+
+    def equal_for() -> int:
+        return {peer.member: peer.equal_for for peer in one.node.status(1).peers}[2]
+
+    assert equal_for() == NOT_COMPARED
+    digest = exchange._digest(exchange.talks[2])
+    assert digest is not None
+    one.node.on_control(2, ExchangeDigest(1, digest, True))
+    one.env.now += 5
+    assert equal_for() == 5
+    one.node.on_control(2, ExchangeDigest(1, digest ^ 1, True))
+    assert equal_for() == UNEQUAL
+    exchange.on_lost(2)
+    assert equal_for() == NOT_COMPARED
