@@ -12,15 +12,17 @@ on every machine. The commands:
     delete a k [with X]                           without X the node reads first
     again X                                       asks once more for the put X, under its id
     deliver                                       lets four milliseconds pass
-    pass 50ms                                     or as long as told
-    cut a b | cut a | cut a > b | heal            between two, around one, one way
-    kill a | power a | stop a | start a | wipe a  processes and machines
+    pass 50ms | pass 2s | pass 30m                or as long as told
+    cut a b | cut a | cut a > b                   between two, around one, one way
+    heal | heal a > b                             all cuts and full disks, or the cut one way
+    kill a | power a | stop a | wipe a            processes and machines
+    start a | start a 60ms                        lets 900 milliseconds pass, or as long as told
     pause a | resume a | full a | rot a k         what else befalls them
+    save a | restore a                            its disk is copied; and put back, the node is down
     show k                                        what each node holds, or keeps for others
     gossip                                        from here on, what members say of each other too
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from kvorum.model.hashing import engine_key
 from kvorum.model.holding import record_of
 from kvorum.model.quorum import Durability
 from kvorum.model.tables import DEFAULT_TABLE_ID
-from kvorum.simulator.machine import PLENTY
+from kvorum.simulator.machine import PLENTY, Snapshot
 from kvorum.simulator.plan import Plan, TablePlan
 from kvorum.simulator.run import Run
 from kvorum.simulator.story import Story
@@ -107,7 +109,8 @@ class Stage:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._named: dict[str, Operation] = {}
-        self._heals: list[Callable[[], None]] = []
+        self._cuts: list[tuple[int, int]] = []  # sender, target; once for each cut
+        self._saved: dict[str, Snapshot] = {}
         self._tables: dict[str, TablePlan] = {}
         self._exchange = ""  # "shown", or "off" where another repair is the story
 
@@ -246,8 +249,9 @@ class Stage:
         self._pass(DELIVER)
 
     def _do_pass(self, words: list[str], options: dict[str, str]) -> None:
-        number, unit = (words[0][:-2], 1_000) if words[0].endswith("ms") else (words[0][:-1], 10**6)
-        self._pass(int(number) * unit)
+        number = int(words[0].rstrip("ms"))
+        unit = words[0].lstrip("0123456789")
+        self._pass(number * {"ms": 1_000, "s": 1_000_000, "m": 60_000_000}[unit])
 
     # What befalls them.
 
@@ -260,12 +264,16 @@ class Stage:
         if ">" not in words:
             pairs += [(other, here) for other in others]
         self.world.network.cut(pairs)
-        self._heals.append(lambda: self.world.network.heal(pairs))
+        self._cuts += pairs
 
     def _do_heal(self, words: list[str], options: dict[str, str]) -> None:
-        for heal in self._heals:
-            heal()
-        self._heals.clear()
+        if words:
+            pair = self._member(words[0]), self._member(words[2])
+            self._cuts.remove(pair)
+            self.world.network.heal([pair])
+            return
+        self.world.network.heal(self._cuts)
+        self._cuts.clear()
         for machine in self.world.machines.values():
             machine.disk.free_bytes = PLENTY
 
@@ -281,7 +289,10 @@ class Stage:
     def _do_start(self, words: list[str], options: dict[str, str]) -> None:
         self.world.machines[self._member(words[0])].start()
         self._rest_exchange()
-        self._pass(3 * MEET)
+        if words[1:]:
+            self._do_pass(words[1:], options)
+        else:
+            self._pass(3 * MEET)
 
     def _rest_exchange(self) -> None:
         if self._exchange == "off":
@@ -293,6 +304,14 @@ class Stage:
         machine = self.world.machines[self._member(words[0])]
         machine.kill()
         machine.wipe()
+
+    def _do_save(self, words: list[str], options: dict[str, str]) -> None:
+        self._saved[words[0]] = self.world.machines[self._member(words[0])].snapshot()
+
+    def _do_restore(self, words: list[str], options: dict[str, str]) -> None:
+        machine = self.world.machines[self._member(words[0])]
+        machine.kill()
+        machine.restore(self._saved.pop(words[0]))
 
     def _do_pause(self, words: list[str], options: dict[str, str]) -> None:
         self.world.machines[self._member(words[0])].pause()

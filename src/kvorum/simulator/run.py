@@ -158,6 +158,11 @@ class Run:
         for fault in self.plan.faults:
             world.schedule.at(begin + fault.at, strike, world, fault)
         world.schedule.run_until(begin + self.plan.duration)
+        self.finish()
+
+    def finish(self) -> None:
+        """Heal everything, let all become equal, read it, and judge."""
+        world = self.world
         world.heal()
         healed_at = world.schedule.now
         limit = world.schedule.now + PATIENCE
