@@ -116,7 +116,8 @@ MEANINGS: Final[dict[str, str]] = {
     "stop_timeout_ms": "how long a node that is stopping lets requests finish",
     "exchange_interval_ms": "how often two owners compare what they hold, while it is equal",
     "scrub_interval_s": "how long it takes to read and check all records once more",
-    "background_latency_limit_ms": "99th percentile above which background work takes less",
+    "background_latency_limit_ms": "99th percentile of latency that clients are to keep; "
+    "background work takes less from half of it on",
     "background_share_min_percent": "share of its time that background work never goes below",
     "background_share_max_percent": "share of its time that background work never goes above",
     "reap_interval_ms": "how often deletes are looked for that all owners hold and may forget",

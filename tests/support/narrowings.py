@@ -34,6 +34,7 @@ PARTITION = LEAVES // 8
 BOOK = first_record(value(dot(8, 1), b"book"))
 HELD = pack_holding(NO_OWN, b"alice", BOOK)
 STEPS_MAX = 2_000
+PLENTY: Final = 1 << 20  # units that a step may cost: more than any does
 
 
 def key_in(leaf: int, number: int = 0) -> bytes:
@@ -83,7 +84,7 @@ class NarrowingStory:
                 return None
             if narrowing.pause_until > self.one.env.now:
                 self.one.env.now = narrowing.pause_until
-            assert narrowing.step() > 0
+            assert narrowing.step(PLENTY) > 0
             if narrowing.waiting:
                 ((member, message),) = self.one.env.sent
                 assert member == 2

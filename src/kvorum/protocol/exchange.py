@@ -20,7 +20,7 @@ from typing import Final
 from kvorum.config import NodeConfig
 from kvorum.model.merkle import Trees, spans_of
 from kvorum.model.ring import Ring
-from kvorum.protocol.background import Background, Task
+from kvorum.protocol.background import RECORD_TAKEN, Background, Task
 from kvorum.protocol.catch_up import CatchUp
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.exchange_answers import Answerer
@@ -120,7 +120,7 @@ class Exchange(Task):
         self._me = me
         self._spreads = 0
         self._ready: deque[Narrowing] = deque()  # narrowings that have something to do
-        self._answerer = Answerer(reading, self._wake)
+        self._answerer = Answerer(reading, self._wake, self._expect)
         self.talks: dict[int, Talk] = {}
         shift = min(ring.shift, BLOCK_SHIFT)
         for member in ring.member_ids:
@@ -133,6 +133,10 @@ class Exchange(Task):
 
     def _wake(self) -> None:
         self._background.wake(self)
+
+    def _expect(self, records: int) -> None:
+        """So many records come, or have come, because of what was asked or answered here."""
+        self._background.charge(records * RECORD_TAKEN)
 
     # Rounds.
 
@@ -202,6 +206,8 @@ class Exchange(Task):
                 narrowing = talk.narrowing
                 if narrowing is not None and narrowing.number == message.number:
                     narrowing.heard_at = self.env.now
+                    if isinstance(message, EntriesAnswer):
+                        self._expect(message.sent)
                     narrowing.on_answer(message)
                     self.go_on(narrowing)
 
@@ -267,7 +273,7 @@ class Exchange(Task):
             talk = self.talks[narrowing.peer.member]
             if talk.narrowing is not narrowing:
                 continue
-            cost = narrowing.step()
+            cost = narrowing.step(allowance)
             if narrowing.over:
                 self._end(talk, narrowing)
             elif not narrowing.waiting:

@@ -1,9 +1,11 @@
 """The answering side of exchange: bounded answers, within the background's budget.
 
 A peer has one question at a time; a new one takes the place of an old one, whose asker has given
-it up. Of a question about keys the answer comes when what was sent for it has been answered.
+it up. What a question about keys shows to be lacking is sent in pieces, each as large as the
+budget allows; the answer comes when all that was sent has been answered.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -37,7 +39,7 @@ SERVED_LATELY: Final = 2_000_000  # after a question, its asker is taken to be n
 class Serving:
     """Records on their way to a peer because of one of its questions about keys."""
 
-    __slots__ = ("_answerer", "end", "number", "peer", "shipment", "wanted")
+    __slots__ = ("_answerer", "end", "left", "number", "peer", "shipment", "wanted")
 
     def __init__(self, answerer: "Answerer", peer: Peer, number: int, end: bytes) -> None:
         self._answerer = answerer
@@ -45,6 +47,7 @@ class Serving:
         self.number = number
         self.end = end  # up to where both sides have been compared
         self.wanted: list[bytes] = []
+        self.left: list[bytes] = []  # keys still to be sent
         self.shipment: Shipment = answerer.reading.shipment(peer.member, self.shipped)
 
     def shipped(self) -> None:
@@ -54,13 +57,18 @@ class Serving:
 class Answerer:
     """Answers the questions of all peers."""
 
-    __slots__ = ("_asked_at", "_questions", "_serving", "_wake", "reading")
+    __slots__ = ("_asked_at", "_expect", "_questions", "_sending", "_serving", "_wake", "reading")
 
-    def __init__(self, reading: Reading, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, reading: Reading, wake: Callable[[], None], expect: Callable[[int], None]
+    ) -> None:
+        """``expect`` is told of how many records will come."""
         self.reading = reading
         self._wake = wake
+        self._expect = expect
         self._questions: dict[int, tuple[Peer, Question]] = {}  # by member, the oldest first
         self._serving: dict[int, Serving] = {}
+        self._sending: deque[Serving] = deque()  # those that have keys left to send
         self._asked_at: dict[int, int] = {}
 
     def ask(self, peer: Peer, question: Question) -> None:
@@ -80,7 +88,12 @@ class Answerer:
         self._asked_at.pop(member, None)
 
     def step(self, allowance: int) -> int:
-        """Answer one question; return the cost, or 0 if there is none."""
+        """Send for a question, or answer one; return the cost, or 0 if there is none."""
+        while self._sending:
+            serving = self._sending[0]
+            if self._serving.get(serving.peer.member) is serving:
+                return self._send(serving, allowance)
+            self._sending.popleft()  # Its asker has given it up.
         if not self._questions:
             return 0
         member = next(iter(self._questions))
@@ -90,7 +103,7 @@ class Answerer:
         if isinstance(question, LeavesQuery):
             return self._answer_leaves(peer, question)
         try:
-            return self._answer_keys(peer, question)
+            return self._answer_keys(peer, question, allowance)
         except EngineFailed:
             return QUESTION_COST  # The asker goes without an answer, and gives up.
 
@@ -130,12 +143,12 @@ class Answerer:
         reading.env.send(peer.member, answer)
         return QUESTION_COST + len(leaves) // 4
 
-    def _answer_keys(self, peer: Peer, question: EntriesQuery) -> int:
-        """Send what the asker lacks or has otherwise, and find out what we want of it."""
+    def _answer_keys(self, peer: Peer, question: EntriesQuery, allowance: int) -> int:
+        """Find out what the asker lacks or has otherwise, and what we want of it."""
         reading = self.reading
         leaves = sorted(leaf for leaf in question.leaves[:KEYS_MAX] if 0 <= leaf < LEAVES)
         theirs = dict(zip(question.keys[:KEYS_MAX], unpacked(question.hashes), strict=False))
-        rows, end, cost = reading.rows_of(leaves, question.start, question.end)
+        rows, end, cost = reading.rows_of(leaves, question.start, question.end, allowance)
         serving = Serving(self, peer, question.number, end)
         self._serving[peer.member] = serving
         for key, holding in rows:
@@ -144,10 +157,32 @@ class Answerer:
                 continue
             if hash_there is not None:
                 serving.wanted.append(key)
-            cost += reading.ship(serving.shipment, key, holding)
+            serving.left.append(key)
         serving.wanted += [key for key in theirs if self._lacks(key, leaves, end)]
-        serving.shipment.seal()
+        self._expect(len(serving.wanted))
+        self._sending.append(serving)
         return QUESTION_COST + cost
+
+    def _send(self, serving: Serving, allowance: int) -> int:
+        """Send some of what the asker lacks, each record as it is now."""
+        reading = self.reading
+        cost = sent = 0
+        for key in serving.left:
+            try:
+                holding = reading.get(key)
+            except EngineFailed:
+                del self._serving[serving.peer.member]
+                return cost or QUESTION_COST  # The asker goes without an answer, and gives up.
+            cost += reading.ship(serving.shipment, key, holding)
+            sent += 1
+            if cost >= allowance:
+                break
+        del serving.left[:sent]
+        self._asked_at[serving.peer.member] = reading.env.now
+        if not serving.left:
+            self._sending.popleft()
+            serving.shipment.seal()
+        return cost or 1
 
     def _lacks(self, key: bytes, leaves: list[int], end: bytes) -> bool:
         return (

@@ -22,7 +22,7 @@ from typing import Final
 from kvorum.model.hashing import SORT_KEY_OFFSET, SPACE_RECORDS
 from kvorum.model.merkle import LEAVES, Trees, entry_hash, leaf_of, leaf_start
 from kvorum.model.ring import Ring
-from kvorum.protocol.background import BYTES_SHIFT, RECORD_SENT
+from kvorum.protocol.background import BYTES_SHIFT, RECORD_READ, RECORD_SENT
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.holdings import Holdings
@@ -47,6 +47,7 @@ KEYS_MAX: Final = 64
 SECOND_LOOK: Final = 400_000  # from the first look at a leaf to the second
 RESTLESS_MAX: Final = 6  # rounds in which a leaf has differed, each time otherwise
 QUESTION_COST: Final = 30
+READ_LEAST: Final = 100  # a question about keys reads for so many units at the least
 
 Row = tuple[bytes, bytes]
 
@@ -94,19 +95,25 @@ class Reading:
             return False
         return self.generations.owned[self.partition_of(first)] >= 0
 
-    def rows_of(self, leaves: list[int], start: bytes, end: bytes) -> tuple[list[Row], bytes, int]:
+    def rows_of(
+        self, leaves: list[int], start: bytes, end: bytes, allowance: int
+    ) -> tuple[list[Row], bytes, int]:
         """Records of these leaves from ``start`` on: some, up to where these are all, the cost.
 
         ``leaves`` come in order. Raises ``EngineFailed``.
         """
         rows: list[Row] = []
         cost = 0
+        most = max(allowance, READ_LEAST)
         for leaf in leaves:
             lo = max(start, leaf_start(leaf))
             hi = min(end, leaf_start(leaf + 1))
             if lo >= hi:
                 continue
-            some, reached = self._reader.read(lo, hi, KEYS_MAX - len(rows))
+            if cost >= most:
+                return rows, lo, cost
+            limit = min(KEYS_MAX - len(rows), (most - cost) // RECORD_READ + 1)
+            some, reached = self._reader.read(lo, hi, limit)
             rows += [row for row in some if row[0][17:25] not in self._dropped]
             cost += self._reader.cost
             if reached < hi:
@@ -140,10 +147,10 @@ class Narrowing:
     """One walk through all that two nodes share; it ends by itself, or with its connection."""
 
     __slots__ = (
-        "_again", "_blocks", "_differing", "_end", "_first_look", "_go_on", "_leaves", "_next",
-        "_reading", "_second", "_shipment", "_start", "_suspects", "_thorough", "_values",
-        "_wanted", "broken", "found", "heard_at", "number", "over", "pause_until", "peer",
-        "uncertain", "undelivered", "waiting",
+        "_again", "_allowance", "_blocks", "_differing", "_end", "_first_look", "_go_on",
+        "_leaves", "_next", "_reading", "_second", "_shipment", "_start", "_suspects",
+        "_thorough", "_values", "_wanted", "broken", "found", "heard_at", "number", "over",
+        "pause_until", "peer", "uncertain", "undelivered", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +168,7 @@ class Narrowing:
         ]
         self._blocks.reverse()  # taken from the end
         self._next: Callable[[], int] = self._ask_blocks
+        self._allowance = 0  # what the step under way may cost, about
         self._differing: list[int] = []  # blocks whose leaves are still to be asked for
         self._suspects: dict[int, int] = {}  # leaf -> mine XOR theirs at the first look
         self._first_look = 0
@@ -187,10 +195,11 @@ class Narrowing:
             return []
         return [partition for partition in partitions if partition not in self.uncertain]
 
-    def step(self) -> int:
+    def step(self, allowance: int) -> int:
         """Do the next piece; return its cost."""
         if self.over or self.waiting:
             return 1
+        self._allowance = allowance
         try:
             return self._next()
         except EngineFailed:
@@ -342,7 +351,9 @@ class Narrowing:
             self._next = self._ask_blocks
             return 1
         some = leaves[:KEYS_MAX]
-        rows, end, cost = self._reading.rows_of(some, self._start, leaf_start(some[-1] + 1))
+        rows, end, cost = self._reading.rows_of(
+            some, self._start, leaf_start(some[-1] + 1), self._allowance
+        )
         covered = [leaf for leaf in some if leaf_start(leaf) < end]
         self._end = end
         hashes = [entry_hash(key, holding) for key, holding in rows]
@@ -364,15 +375,21 @@ class Narrowing:
         self._next = self._send_wanted if self._wanted else self._ask_keys
 
     def _send_wanted(self) -> int:
-        """Send the peer what it lacks; go on when it has answered."""
+        """Send the peer some of what it lacks; go on when it has answered for all of it."""
         reading = self._reading
-        cost = QUESTION_COST
-        self.waiting = True
-        shipment = self._shipment = reading.shipment(self.peer.member, self._shipped)
+        if self._shipment is None:
+            self._shipment = reading.shipment(self.peer.member, self._shipped)
+        cost = sent = 0
         for key in self._wanted:
-            cost += reading.ship(shipment, key, reading.get(key))
-        self._wanted = []
-        shipment.seal()
+            cost += reading.ship(self._shipment, key, reading.get(key))
+            sent += 1
+            if cost >= self._allowance:
+                break
+        del self._wanted[:sent]
+        self.heard_at = reading.env.now
+        if not self._wanted:
+            self.waiting = True
+            self._shipment.seal()
         return cost
 
     def _shipped(self) -> None:

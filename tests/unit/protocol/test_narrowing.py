@@ -28,6 +28,7 @@ from tests.support.narrowings import (
     EVERYTHING,
     HELD,
     LEAF,
+    PLENTY,
     SHIFT,
     SIZE,
     key_in,
@@ -71,14 +72,14 @@ def test_what_the_peer_wants_is_sent_and_waited_for() -> None:
     story = Story().hold(*keys)
     question = story.to_keys()
     story.entries(question.end, wanted=keys[:2])
-    assert story.narrowing.step() > QUESTION_COST
+    assert story.narrowing.step(PLENTY) > QUESTION_COST
     assert story.narrowing.waiting
     assert story.sent() == keys[:2]
     assert [record_of(entry.body) for entry in story.one.asked(2)] == [BOOK, BOOK]
     counters = story.one.env.counters
     assert counters.exchange_sent == 2
     assert counters.exchange_bytes == 2 * (len(keys[0]) + len(HELD))
-    assert story.narrowing.step() == 1, "nothing more before they have been answered"
+    assert story.narrowing.step(PLENTY) == 1, "nothing more before they have been answered"
     story.one.env.now += 5
     story.one.answers(2, OK, NOT_TAKEN)
     assert story.went_on == 1
@@ -145,7 +146,7 @@ def test_each_question_is_bounded_and_the_next_one_waits_for_its_answer() -> Non
     leaves: list[int] = []
     question = story.question()
     while question is not None:
-        assert story.narrowing.step() == 1
+        assert story.narrowing.step(PLENTY) == 1
         if isinstance(question, BlocksQuery):
             assert len(question.blocks) <= BLOCKS_MAX
             assert len(question.hashes) == 8 * len(question.blocks)
@@ -245,7 +246,7 @@ def test_no_more_is_sent_than_two_questions_can_have_found() -> None:
     story = Story().hold(*keys)
     question = story.to_keys()
     story.entries(question.end, wanted=keys)
-    story.narrowing.step()
+    story.narrowing.step(PLENTY)
     assert story.sent() == keys[: 2 * KEYS_MAX]
 
 
@@ -266,7 +267,7 @@ def test_a_leaf_that_differs_is_looked_at_again_after_a_while() -> None:
     looked_at = story.one.env.now
     story.blocks([1]).asks_leaves()
     story.leaves({LEAF: 1})
-    story.narrowing.step()
+    story.narrowing.step(PLENTY)
     assert story.narrowing.pause_until == looked_at + SECOND_LOOK
     assert not story.narrowing.waiting
 

@@ -17,6 +17,7 @@ from tests.support.narrowings import (
     HELD,
     LEAF,
     PARTITION,
+    PLENTY,
     SHIFT,
     SIZE,
     key_in,
@@ -89,17 +90,17 @@ def test_where_the_peer_could_not_deliver_it_is_uncertain() -> None:
 def test_a_question_that_cannot_be_sent_ends_it() -> None:
     story = Story()
     story.one.env.unreachable[2] = None
-    assert story.narrowing.step() > 0
+    assert story.narrowing.step(PLENTY) > 0
     assert story.narrowing.over
     assert story.narrowing.broken
     assert story.narrowing.settled([0]) == []
-    assert story.narrowing.step() == 1
+    assert story.narrowing.step(PLENTY) == 1
 
 
 def test_a_question_that_is_lost_is_waited_for() -> None:
     story = Story()
     story.one.env.faults = HitsAt("exchange.question_lost")
-    story.narrowing.step()
+    story.narrowing.step(PLENTY)
     assert story.narrowing.waiting
     assert not story.narrowing.over
     assert not [message for _, message in story.one.env.sent if isinstance(message, BlocksQuery)]
@@ -126,7 +127,7 @@ def test_an_answer_to_what_was_sent_after_its_end_changes_nothing() -> None:
     story = Story().hold(key_in(LEAF))
     question = story.to_keys()
     story.entries(question.end, wanted=[key_in(LEAF)])
-    story.narrowing.step()
+    story.narrowing.step(PLENTY)
     story.narrowing.over = True
     story.one.accepts(2)
     assert story.went_on == 0
@@ -161,7 +162,7 @@ def test_what_is_no_record_is_never_sent_whoever_wants_it(key: bytes) -> None:
     story.one.store.put(SPACE_HINTS + key_in(LEAF)[1:], HELD)
     story.one.store.put(b"\0" + key_in(LEAF)[1:], HELD)
     story.entries(question.end, wanted=[key, SPACE_HINTS + key_in(LEAF)[1:], key_in(LEAF)])
-    story.narrowing.step()
+    story.narrowing.step(PLENTY)
     assert story.sent() == [key_in(LEAF)]
 
 
