@@ -23,6 +23,9 @@ POINTS: Final[dict[str, str]] = {
     "log.sync_fails": "a sync of the log is reported as failed, though it was none",
     "log.write_refused": "the disk takes nothing of what a turn writes to the log",
     "put.before_replicate": "the node dies between minting a dot and sending the record out",
+    "reap.before_commit": "the node dies before it asks all holders to note that its round drops",
+    "reap.before_state": "a holder dies between entering a generation and stating what it holds",
+    "reap.drop_lost": "an owner is not told what a round has proven unneeded",
     "repair.drop": "a read repair is not sent",
     "replica.answer_later": "a replica answers the puts of one batch with: ask again",
 }

@@ -257,6 +257,7 @@ class Reaping(Timed):
     def _state(self, raiser: int, asked: ReapRaise) -> None:
         """Enter, and in the same step read what is stated: all of it lies before the entry."""
         self._generations.enter(asked.partition, asked.generation, asked.dropped)
+        self._env.faults.crash("reap.before_state")
         expired_by = self._expired_by()
         is_owner = self._generations.owned[asked.partition] >= 0
         keys = [self._statement_of(key, is_owner, expired_by) for key in asked.keys]
@@ -291,6 +292,7 @@ class Reaping(Timed):
         if not round_.reaped:
             self._end(round_, proven=False)
             return
+        self._env.faults.crash("reap.before_commit")
         round_.next_phase(COMMITTING, [*round_.others, self._me])
         commit = ReapCommit(round_.partition, round_.generation)
         for other in round_.others:
@@ -322,7 +324,7 @@ class Reaping(Timed):
             return
         drop = ReapDrop(round_.partition, round_.generation, round_.epoch, round_.reaped)
         for owner in round_.owners:
-            if owner != self._me:
+            if owner != self._me and not self._env.faults.hit("reap.drop_lost"):
                 self._env.send(owner, drop)
         self.on_drop(self._me, drop)
         self._end(round_, proven=True)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 HIT_SHARE: Final = 0.25
 PAUSES: Final = (20_000, 200_000, 1_000_000)  # before somebody restarts the node
 # A machine that goes down at every fourth turn would show nothing else.
-HITS_MAX: Final = {"log.sync_fails": 3, "log.write_refused": 30, "put.before_replicate": 3}
+HITS_MAX: Final = {
+    "log.sync_fails": 3, "log.write_refused": 30, "put.before_replicate": 3,
+    "reap.before_commit": 3, "reap.before_state": 3,
+}  # fmt: skip
 NEEDS_RESTART: Final = ("log.sync_fails",)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvorum.faults import NO_FAULTS, Faults
 from kvorum.model.context import context_of_record
 from kvorum.model.holding import NO_OWN, own_dot, record_of, with_own
 from kvorum.model.record import Value, head_of, highest_clock, record_digest, split_values
@@ -394,6 +395,37 @@ def test_a_round_ends_unproven_when_a_holder_connects_anew(other: int) -> None:
         cluster.sync()
     assert one.env.counters.reap_rounds_void == 1
     assert None not in held(cluster)
+
+
+class Missed(Faults):
+    """One point hits, a single time."""
+
+    def __init__(self, point: str) -> None:
+        self.point = point
+
+    def hit(self, name: str) -> bool:
+        if name != self.point:
+            return False
+        self.point = ""
+        return True
+
+
+def test_what_an_owner_was_not_told_to_drop_goes_with_the_next_round() -> None:
+    cluster = Cluster()
+    written(cluster)
+    deleted(cluster)
+    for one in cluster.nodes.values():
+        one.env.faults = Missed("reap.drop_lost")
+    pass_time(cluster, 1)
+    left = [record for record in held(cluster) if record]
+    while len(left) == 3:
+        pass_time(cluster, 1)
+        left = [record for record in held(cluster) if record]
+    assert len(left) == 1, "one of three was not told"
+    for one in cluster.nodes.values():
+        one.env.faults = NO_FAULTS
+    pass_time(cluster, 120)
+    assert held(cluster) == [None] * 3
 
 
 class StatesLate(Reaping):
