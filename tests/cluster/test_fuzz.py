@@ -20,10 +20,9 @@ from kvorum.client.blocking import Client
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.topology import Topology
-from kvorum.protocol.get import RepairWatch
 from kvorum.wire.codec import encode
 from kvorum.wire.framing import FrameReader
-from kvorum.wire.link import Link
+from kvorum.wire.link import Asker, Link
 from kvorum.wire.messages import (
     NODE_ROLES,
     ROLE_CLIENT,
@@ -120,11 +119,11 @@ def _real_batches(topology: Topology) -> list[bytes]:
             name = b"fuzzed %d" % number
             key = engine_key(topology.hash_key, table, name, b"")
             for record in RECORDS.values():
-                link.put(key, pack_holding(NO_OWN, name, record), 1, 0, RepairWatch())
-                link.get(key, 1, 0, RepairWatch())
+                link.put(key, pack_holding(NO_OWN, name, record), 1, 0, Asker())
+                link.get(key, 1, 0, Asker())
                 batches += link.take(0)
         for record in RECORDS.values():
-            link.put(key, pack_holding(NO_OWN, name, record), 1, 0, RepairWatch())
+            link.put(key, pack_holding(NO_OWN, name, record), 1, 0, Asker())
         batches += link.take(0)
     return batches
 

@@ -31,6 +31,7 @@ from kvorum.model.record import (
 from kvorum.model.siblings import encode_shown, merge
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.ports import Reader
+from kvorum.protocol.read_repair import ReadRepair
 from kvorum.protocol.replica_set import Owner, ReplicaSet
 from kvorum.wire.link import ELSEWHERE, FAILED_HERE, MALFORMED, STALE_GENERATION, Asker
 from kvorum.wire.requests import (
@@ -47,21 +48,6 @@ EMPTY: Final = b""
 NO_RECORD: Final = b"\1\0\0\0\0\0\0\0"  # one that has seen nothing
 
 
-class RepairWatch(Asker):
-    """Takes the answers to read repairs, which nobody waits for."""
-
-    __slots__ = ()
-
-    def on_ok(self, peer: int) -> None:
-        pass
-
-    def on_record(self, peer: int, generation: int, record: bytes) -> None:
-        pass
-
-    def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
-        pass
-
-
 class GetCoordinator(Asker):
     """One get, until every replica it asked has answered or been lost.
 
@@ -73,14 +59,13 @@ class GetCoordinator(Asker):
         "answered", "answered_mask", "asked", "behind", "client", "counts", "env", "failed",
         "generation", "judges_expiry", "key", "merged", "order", "own", "partition_key", "r",
         "reader", "replicas", "request", "resolution", "sloppy", "started_at", "versions",
-        "watch",
     )  # fmt: skip
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
         partition_key: bytes, replicas: ReplicaSet, r: int, sloppy: bool, resolution: int,
         generation: int,
-        watch: RepairWatch, reader: Reader | None, judges_expiry: bool, counts: OperationCounts,
+        reader: Reader | None, judges_expiry: bool, counts: OperationCounts,
     ) -> None:  # fmt: skip
         self.wants_disk = False
         self.env = env
@@ -93,7 +78,6 @@ class GetCoordinator(Asker):
         self.sloppy = sloppy
         self.resolution = resolution
         self.generation = generation  # under which all that counts was read
-        self.watch = watch
         self.reader = reader
         self.judges_expiry = judges_expiry
         self.counts = counts
@@ -406,5 +390,5 @@ class GetCoordinator(Asker):
             return
         env.counters.read_repairs += 1
         holding = pack_holding(NO_OWN, self.partition_key, self.merged)
-        link = owner.large_link if len(holding) > env.large_bytes else owner.link
-        link.put(self.key, holding, self.replicas.epoch, self.generation, self.watch)
+        repair = ReadRepair(self.key, self.replicas, owner, env.large_bytes)
+        repair.send(holding, self.generation)

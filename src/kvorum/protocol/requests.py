@@ -21,7 +21,7 @@ from kvorum.protocol.delete import DeleteCoordinator, Finisher
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
 from kvorum.protocol.generations import Generations
-from kvorum.protocol.get import GetCoordinator, RepairWatch
+from kvorum.protocol.get import GetCoordinator
 from kvorum.protocol.hints import Hints
 from kvorum.protocol.ledger import SETTLED, Ledger
 from kvorum.protocol.minting import MINTED, Minter
@@ -73,7 +73,7 @@ class Requests(Finisher):
         "_buffer", "_config", "_current", "_env", "_forwarder", "_hints", "_locators",
         "_looked_at", "_minter", "_n", "_own_disk", "_owned", "_peering", "_refusal_at",
         "_registry", "_replica", "_request_timeout", "_retry_window", "_ring", "_shift", "_store",
-        "_store_refusal", "_watch", "clock_is_off", "ledger", "open", "replica_sets",
+        "_store_refusal", "clock_is_off", "ledger", "open", "replica_sets",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +96,6 @@ class Requests(Finisher):
         self._registry = registry
         self._peering = peering
         self._forwarder = forwarder
-        self._watch = RepairWatch()
         self._locators: dict[bytes, TableLocator] = {}
         self._request_timeout = config.request_timeout_ms * 1000
         self._retry_window = config.retry_window_ms * 1000
@@ -464,7 +463,7 @@ class Requests(Finisher):
             self._env, client, request, key, partition_key, replicas,
             min(r or table.r, len(replicas.owners)),
             table.sloppy if sloppy == DEFAULT else sloppy != 0, int(table.resolution),
-            self._current[(key[1] << 8 | key[2]) >> self._shift], self._watch, reader,
+            self._current[(key[1] << 8 | key[2]) >> self._shift], reader,
             not self.clock_is_off, self._env.counters.tables[table.id].get,
         )  # fmt: skip
         opened = self.open

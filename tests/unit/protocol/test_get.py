@@ -1,17 +1,28 @@
 """One get after the other: whom it asks, when it is answered, and who is mended by it."""
 
+from struct import pack
+
 import pytest
 
 from kvorum.client.store import Found
-from kvorum.model.holding import record_of
+from kvorum.model.holding import NO_OWN, pack_holding, record_of
 from kvorum.model.record import lww_record
 from kvorum.model.siblings import encode
-from kvorum.protocol.get import RepairWatch
+from kvorum.protocol.generations import make_generation
 from kvorum.storage.commit import drain
-from kvorum.wire.link import ELSEWHERE, FAILED_HERE, OK, OP_GET, OP_PUT, UNWRITABLE
+from kvorum.wire.link import (
+    ELSEWHERE,
+    FAILED_HERE,
+    LATER,
+    OK,
+    OP_GET,
+    OP_PUT,
+    STALE_GENERATION,
+    UNWRITABLE,
+)
 from kvorum.wire.messages import TableCreate
 from kvorum.wire.requests import QUORUM_NOT_MET
-from tests.support.recording import OneNode, Refusal, a_record
+from tests.support.recording import Answer, OneNode, Refusal, a_record
 from tests.support.records import dot, seen_of_dots, value
 from tests.support.wired import Cluster
 
@@ -406,8 +417,42 @@ def test_three_nodes_agree_after_one_get_of_all() -> None:
     assert sorted(cluster.values(3)) == [b"book", b"lamp"]
 
 
-def test_whoever_watches_repairs_takes_any_answer() -> None:
-    watch = RepairWatch()
-    watch.on_record(2, 0, NEW)
-    watch.on_ok(2)
-    watch.on_refusal(2, UNWRITABLE, b"")
+def repaired() -> OneNode:
+    """A get has found member 2 behind, and has sent it what it lacks."""
+    one = OneNode().connect()
+    one.node.replica.begin()
+    assert one.node.replica.on_put(one.key(), pack_holding(NO_OWN, b"alice", NEW), 1, 0) == OK
+    one.get(r=3)
+    one.answers(2, OK)
+    one.answers(3, a_record(NEW))
+    one.client.take()
+    (repair,) = one.asked(2)
+    assert (repair.op, repair.generation) == (OP_PUT, 0)
+    return one
+
+
+def test_a_repair_that_is_refused_as_stale_is_read_again_and_sent_again() -> None:
+    one = repaired()
+    higher = make_generation(5, 2)
+    one.answers(2, (STALE_GENERATION, pack("<QQ", higher, 0)))
+    (repair,) = one.asked(2)
+    assert (repair.op, repair.generation) == (OP_PUT, higher)
+    assert one.node.generations.of(one.key()) == higher
+    one.answers(2, OK)
+    assert one.asked(2) == []
+
+
+def test_a_repair_of_what_was_reaped_meanwhile_is_not_sent_again() -> None:
+    one = repaired()
+    one.node.holdings.forget(one.key(), one.store.get(one.key()))
+    one.answers(2, (STALE_GENERATION, pack("<QQ", make_generation(5, 2), 0)))
+    assert one.asked(2) == []
+
+
+@pytest.mark.parametrize("answer", [UNWRITABLE, LATER, a_record(NEW), OK], ids=str)
+def test_whatever_else_a_repair_is_answered_it_is_over(answer: Answer) -> None:
+    one = repaired()
+    one.answers(2, answer)
+    one.advance(50_000)
+    assert one.asked(2) == []
+    assert one.client.take() == []
