@@ -28,10 +28,11 @@ class Parting(msgspec.Struct, array_like=True):
 
     leaves: bytes = b""  # of the hash trees; empty: not all were known
     owed: bytes = b""  # to be caught up with; empty: everything
+    noted: list[bytes] = msgspec.field(default_factory=list)  # engine keys, for reaping
 
 
-def encode_parting(leaves: bytes, owed: bytes) -> bytes:
-    return msgspec.msgpack.encode(Parting(leaves, owed))
+def encode_parting(leaves: bytes, owed: bytes, noted: list[bytes]) -> bytes:
+    return msgspec.msgpack.encode(Parting(leaves, owed, noted))
 
 
 def decode_parting(encoded: bytes) -> Parting:

@@ -9,6 +9,7 @@ The notes of the last two are bounded. What finds no room is found again by the 
 all records, which shows each of them to ``notice``.
 """
 
+from itertools import chain, islice
 from typing import Final
 
 from kvorum.model.holding import HEAD_BYTES
@@ -17,6 +18,7 @@ from kvorum.model.record import EXPIRES, HAS_TOMBSTONE
 from kvorum.model.ring import Ring
 from kvorum.storage.store import Store
 
+NOTES_KEPT: Final = 4096  # from one run to the next
 NOTED_MAX: Final = 256  # keys noted for one partition; the next ones wait until these are done
 GOES: Final = EXPIRES | HAS_TOMBSTONE  # record flags of what may be reaped one day
 
@@ -58,6 +60,18 @@ class Holdings:
             self._note(self.unreaped, key)
         if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
             self._note(self.overgrown, key)
+
+    def encoded_notes(self) -> list[bytes]:
+        """Keys that are noted, for the next start after a clean stop: the walk may take days."""
+        notes = (*self.unreaped.values(), *self.overgrown.values())
+        return list(islice(dict.fromkeys(chain.from_iterable(notes)), NOTES_KEPT))
+
+    def take_notes(self, keys: list[bytes]) -> None:
+        """What was noted at the last stop is looked at once more."""
+        for key in keys:
+            held = self.get(key)
+            if held:
+                self.notice(key, held)
 
     @property
     def noted(self) -> int:

@@ -127,6 +127,7 @@ class Reading:
             shipment.failed += 1
         if generation < 0 or not holding:
             return 1  # Gone or damaged meanwhile.
+        self._holdings.notice(key, holding)  # The peer may lack it because it has reaped it.
         size = shipment.add(key, holding, generation)
         self.env.counters.exchange_sent += 1
         self.env.counters.exchange_bytes += size

@@ -209,6 +209,7 @@ class Node:
             parting.leaves,
         )  # fmt: skip
         self.catch_up = CatchUp(self.env, self.store, self.ring, self.me, parting.owed)
+        self.holdings.take_notes(parting.noted)
 
     def _make_exchange(self, copies: Copies) -> Exchange:
         # Whoever has lost something, or set it aside, does not count for reads.
@@ -509,7 +510,9 @@ class Node:
 
     def parting(self) -> bytes:
         """What the next start may take over, if this node stops cleanly now."""
-        return encode_parting(self.tree_scan.encoded(), self.catch_up.encoded())
+        return encode_parting(
+            self.tree_scan.encoded(), self.catch_up.encoded(), self.holdings.encoded_notes()
+        )
 
     # For people.
 

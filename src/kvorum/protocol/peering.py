@@ -43,7 +43,10 @@ ID_BYTES: Final = 8  # of a store id, and of a nonce
 CLOCK_LIFETIME: Final = 60_000_000  # for which a peer's clock counts after it was heard
 ROUND_TRIP_MAX: Final = 2_000_000  # of an ack that still says something about clocks
 PRESENT_INTERVALS: Final = 3  # probe intervals in which a member that is there is heard of
-TWICE_PATIENCE: Final = 3_000_000  # how long another process may hold our place before we stop
+# How long another process may hold our place before we stop: at least so long, and as long as a
+# member believes in a process that is gone, and then waits for its answer.
+TWICE_PATIENCE: Final = 3_000_000
+TWICE_INTERVALS: Final = 2 * PRESENT_INTERVALS + 1
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_starts: Final = msgspec.msgpack.Decoder(list[StoreStart]).decode
@@ -225,7 +228,9 @@ class Peering(Presence):
             return
         if self._twice_since < 0:
             self._twice_since = self._env.now
-        elif self._env.now - self._twice_since > TWICE_PATIENCE:
+        elif self._env.now - self._twice_since > max(
+            TWICE_PATIENCE, TWICE_INTERVALS * self._config.probe_interval_ms * 1000
+        ):
             self._env.stop(
                 f"member {member} says: {reject.text}. Is a copy of this node's data directory "
                 "in use? Stop one of the two"

@@ -12,6 +12,7 @@ next round finds it.
 from typing import Final
 
 from kvorum.model.reaping import dead_actors
+from kvorum.model.record import record_digest
 from kvorum.wire.reaping_messages import KeyStatement, Reaped
 
 ASKING: Final = 0  # where does everybody stand
@@ -55,7 +56,10 @@ class Round:
         self.awaited = dict.fromkeys(awaited)
 
     def judge(self, records: list[bytes | None]) -> None:
-        """All statements are in: what do they prove? ``records`` are our own, as they are now."""
+        """All statements are in: what do they prove? ``records`` are our own, as they are now.
+
+        They may have gone on since they were stated.
+        """
         for place, key in enumerate(self.keys):
             version = self._agreed_version(place)
             record = records[place]
@@ -65,6 +69,8 @@ class Round:
             if all(each.goes for each in stated):
                 self.reaped.append(Reaped(key, version))
                 continue
+            if record_digest(record) != version:
+                continue  # What ours rests on now says nothing of the version that was stated.
             minting = {each.own_actor: None for each in stated if each.own_actor}
             retired = dead_actors(record, minting)
             if retired:

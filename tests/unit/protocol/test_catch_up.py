@@ -1,5 +1,6 @@
 """Who counts for r after a stop: a node is behind until it has met every other owner."""
 
+import msgspec
 import pytest
 
 from kvorum.client.store import Found
@@ -185,8 +186,12 @@ def test_only_after_an_unclean_stop_is_everything_owed_again(clean: bool) -> Non
 
 
 def test_a_parting_is_read_as_it_was_written_and_anything_else_as_none() -> None:
-    assert decode_parting(encode_parting(b"leaves", b"owed")) == Parting(b"leaves", b"owed")
-    for garbage in (b"", b"garbage", b"\x92\x01\x02", encode_parting(b"leaves", b"owed")[:-1]):
+    assert decode_parting(encode_parting(b"leaves", b"owed", [b"key"])) == Parting(
+        b"leaves", b"owed", [b"key"]
+    )
+    without_notes = msgspec.msgpack.encode([b"leaves", b"owed"])  # as it was once
+    assert decode_parting(without_notes) == Parting(b"leaves", b"owed")
+    for garbage in (b"", b"garbage", b"\x92\x01\x02", encode_parting(b"leaves", b"owed", [])[:-1]):
         assert decode_parting(garbage) == Parting()
 
 

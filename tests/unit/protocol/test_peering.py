@@ -247,7 +247,7 @@ def test_the_place_of_a_silent_process_that_cannot_be_asked_is_free() -> None:
 
 
 def test_a_place_is_free_when_its_control_connection_ends() -> None:
-    one = OneNode()
+    one = OneNode(config=NodeConfig(probe_interval_ms=100))
     peering = one.node.peering
     peering.on_control_open(2, start(1, b"nonce  1"))
     peering.on_control_closed(2, b"nonce  0")
@@ -257,8 +257,27 @@ def test_a_place_is_free_when_its_control_connection_ends() -> None:
     peering.on_control_closed(2, b"nonce  1")
 
 
+def test_a_node_does_not_stop_while_others_may_still_believe_in_its_last_run() -> None:
+    """Found by seed 10002962: it died unheard, and probes were far apart."""
+    config = NodeConfig(probe_interval_ms=2_000)
+    one, other = OneNode(config=config), OneNode(2, config=config)
+    last, now = start(1, b"nonce  1"), start(2, b"nonce  2")
+    other.node.peering.on_control_open(1, last)
+    reject = Reject("twice", "another process is running as member 1")
+    hello = msgspec.structs.replace(one.node.peering.hello(2, "control"), start=now)
+    other.env.now += 3 * 2_000_000 - 1
+    waited = 0
+    while isinstance(other.node.peering.on_hello(hello), Reject):
+        one.node.peering.on_reject(2, reject)
+        assert one.env.stopped == []
+        for each in (one, other):
+            each.env.now += 100_000
+        waited += 100_000
+    assert waited > TWICE_PATIENCE, "the story is about more than that"
+
+
 def test_a_node_whose_place_stays_taken_stops() -> None:
-    one = OneNode()
+    one = OneNode(config=NodeConfig(probe_interval_ms=100))
     reject = Reject("twice", "another process is running as member 1")
     one.node.peering.on_reject(2, Reject("version", "too old"))
     one.node.peering.on_reject(2, reject)

@@ -5,10 +5,14 @@ import pytest
 from kvorum.faults import NO_FAULTS, Faults
 from kvorum.model.context import context_of_record
 from kvorum.model.holding import NO_OWN, own_dot, record_of, with_own
+from kvorum.model.reaping import without_actors
 from kvorum.model.record import Value, head_of, highest_clock, record_digest, split_values
 from kvorum.protocol.generations import make_generation, number_of, raised_by
+from kvorum.protocol.holdings import NOTES_KEPT
 from kvorum.protocol.ports import Strays
+from kvorum.protocol.reap_round import Round
 from kvorum.protocol.reaping import Reaping
+from kvorum.protocol.shipment import Shipment
 from kvorum.wire.link import OK, STALE_GENERATION
 from kvorum.wire.message import Message
 from kvorum.wire.reaping_messages import (
@@ -24,6 +28,7 @@ from kvorum.wire.reaping_messages import (
 )
 from kvorum.wire.requests import TOMBSTONE
 from tests.support.recording import OneNode
+from tests.support.records import dot, record_of_dots
 from tests.support.wired import Cluster
 
 SECOND = 1_000_000
@@ -395,6 +400,59 @@ def test_a_round_ends_unproven_when_a_holder_connects_anew(other: int) -> None:
         cluster.sync()
     assert one.env.counters.reap_rounds_void == 1
     assert None not in held(cluster)
+
+
+def test_what_waits_to_be_reaped_is_known_after_a_clean_stop() -> None:
+    """Found by seed 10000376: a delete that one owner was not told to drop stayed for days."""
+    one, partition = alone()
+    assert list(one.node.holdings.unreaped) == [partition]
+    one.restart()
+    assert one.node.holdings.unreaped == {partition: {one.key(): None}}
+    assert one.node.tree_scan.trees.stale_count == 0, "nothing is read for it"
+
+
+def test_what_was_noted_and_has_gone_is_noted_no_more_after_a_clean_stop() -> None:
+    one, _ = alone()
+    one.node.holdings.forget(one.key(), one.store.get(one.key()))
+    one.sync()
+    one.restart()
+    assert one.node.holdings.unreaped == {}
+
+
+def test_only_so_many_notes_are_kept_from_one_run_to_the_next() -> None:
+    one = OneNode()
+    keys = [number.to_bytes(33, "big") for number in range(NOTES_KEPT + 5)]
+    for place, key in enumerate(keys):
+        one.node.holdings.unreaped.setdefault(place % 40, {})[key] = None
+    assert len(set(one.node.holdings.encoded_notes())) == NOTES_KEPT
+
+
+def test_a_delete_that_a_peer_lacks_is_looked_at_by_the_next_round() -> None:
+    one, partition = alone()
+    one.node.holdings.unreaped.clear()
+    reading = one.node.exchange._reading
+    shipment = Shipment(one.env, one.ring, reading.copies, 2, lambda: None)
+    reading.ship(shipment, one.key(), one.store.get(one.key()))
+    assert one.node.holdings.unreaped == {partition: {one.key(): None}}
+
+
+def test_nothing_is_retired_by_a_record_that_has_gone_on_since_it_was_stated() -> None:
+    """Found by seed 10012018: what was retired still bore a value of the version stated."""
+    stated = record_of_dots([dot(1, 1), dot(2, 1)], [dot(2, 1)])
+    later = record_of_dots([dot(1, 2), dot(2, 1)], [dot(1, 2)])
+    for record, retired in ((stated, [[dot(1, 1)[:12]]]), (later, [])):
+        round_ = Round(0, 1, [b"key"], (1, 2), [2], 0)
+        for owner in (1, 2):
+            round_.statements[owner] = [KeyStatement(record_digest(stated), False, b"", False)]
+        round_.judge([record])
+        assert [each.retired for each in round_.reaped] == retired
+
+
+def test_an_actor_that_a_value_rests_on_stays_whoever_asks() -> None:
+    """A peer's message must not be able to bring a node down."""
+    record = record_of_dots([dot(1, 1), dot(2, 1)], [dot(2, 1)])
+    kept = without_actors(record, [dot(1, 1)[:12], dot(2, 1)[:12]])
+    assert kept == record_of_dots([dot(2, 1)], [dot(2, 1)])
 
 
 class Missed(Faults):
