@@ -28,13 +28,11 @@ from kvorum.protocol.generations import Generations
 from kvorum.protocol.narrowing import Narrowing, Peer, Reading
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.wire.exchange_messages import (
-    BlocksAnswer,
     BlocksQuery,
     EntriesAnswer,
     EntriesQuery,
     ExchangeDigest,
     Exchanging,
-    LeavesAnswer,
     LeavesQuery,
 )
 from kvorum.wire.messages import NOT_COMPARED, UNEQUAL
@@ -91,8 +89,8 @@ class Talk(Timed):
         if 0 <= self._due <= now:
             self._due = -1
             self._exchange.on_due(self)
-        elif self._due >= 0:
-            self.due(self._due)
+        else:
+            self.due(self._due)  # Each round sets the next one, so there is one.
 
 
 class Exchange(Task):
@@ -202,7 +200,7 @@ class Exchange(Task):
                 self._on_digest(talk, message)
             case BlocksQuery() | LeavesQuery() | EntriesQuery():
                 self._answerer.ask(talk.peer, message)
-            case BlocksAnswer() | LeavesAnswer() | EntriesAnswer():
+            case _:
                 narrowing = talk.narrowing
                 if narrowing is not None and narrowing.number == message.number:
                     narrowing.heard_at = self.env.now

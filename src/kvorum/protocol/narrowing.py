@@ -240,8 +240,8 @@ class Narrowing:
                 self._doubt(first)
         if blocks:
             self._ask(BlocksQuery(self.number, blocks, packed(hashes)))
-        elif not self._blocks:
-            self.over = True
+        else:
+            self.over = True  # None are left, of which anything is known.
         return QUESTION_COST + BLOCKS_MAX // 2
 
     def on_answer(self, answer: BlocksAnswer | LeavesAnswer | EntriesAnswer) -> None:

@@ -121,10 +121,8 @@ class TreeScan(Task, Timed):
         if not self._at or (trees.stale_count and not trees.stale[self._leaf]):
             stale = trees.first_stale(0) if trees.stale_count else NO_LEAF
             if stale == NO_LEAF:
-                if not self._at:
-                    return 0
-            else:
-                self._begin(stale, LEAVES)
+                return 0
+            self._begin(stale, LEAVES)
         try:
             end = min(self._until, leaf_start(min(self._leaf + STEP_LEAVES, LEAVES)))
             rows, end = self._reader.read(

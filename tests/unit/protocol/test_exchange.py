@@ -303,6 +303,19 @@ def test_a_narrowing_that_is_given_up_before_its_turn_asks_nothing() -> None:
     assert story.sent() == []
 
 
+def test_a_narrowing_that_is_given_up_while_it_waits_looks_no_second_time() -> None:
+    story = Story().begin()
+    (question,) = story.other()
+    assert isinstance(question, BlocksQuery)
+    (question,) = story.says(BlocksAnswer(question.number, [0], []))
+    assert isinstance(question, LeavesQuery)
+    story.says(LeavesAnswer(question.number, [5], bytes(7) + b"\1", []))
+    story.one.disconnect(2)
+    story.one.advance(2 * SECOND_LOOK)
+    assert story.sent() == []
+    assert story.one.node.exchange.narrowing == 0
+
+
 def test_before_the_second_look_nothing_is_said() -> None:
     story = Story().begin()
     (question,) = story.other()

@@ -22,6 +22,7 @@ from kvorum.wire.link import (
 )
 from kvorum.wire.messages import TableCreate
 from kvorum.wire.requests import QUORUM_NOT_MET
+from tests.support.fault_points import HitsAt
 from tests.support.recording import Answer, OneNode, Refusal, a_record
 from tests.support.records import dot, seen_of_dots, value
 from tests.support.wired import Cluster
@@ -456,3 +457,39 @@ def test_whatever_else_a_repair_is_answered_it_is_over(answer: Answer) -> None:
     one.advance(50_000)
     assert one.asked(2) == []
     assert one.client.take() == []
+
+
+def test_an_owner_that_cannot_answer_now_is_asked_again() -> None:
+    one = connected()
+    one.get(r=2)
+    (first,) = [member for member in one.others if one.asked(member)]
+    one.answers(first, LATER)
+    assert one.client.take() == []
+    one.advance(10_000)
+    assert [entry.op for entry in one.asked(first)] == [OP_GET]
+    assert one.asked(5 - first) == []
+    one.answers(first, a_record(NEW))
+    assert found(one).known
+
+
+def test_an_owner_that_cannot_answer_now_is_let_be_once_the_get_is_answered() -> None:
+    one = connected()
+    slow = late(one)
+    one.answers(slow, LATER)
+    one.advance(10_000)
+    assert one.asked(slow) == []
+
+
+def test_a_new_generation_that_is_told_after_the_answer_asks_nobody_anew() -> None:
+    one = connected()
+    slow = late(one)
+    one.answers(slow, (STALE_GENERATION, pack("<QQ", make_generation(2, 2), 0)))
+    assert one.asked(slow) == one.asked(5 - slow) == []
+    assert one.client.take() == []
+
+
+def test_one_owner_more_may_be_asked_from_the_start() -> None:
+    one = connected()
+    one.env.faults = HitsAt("get.hedge_at_once")
+    one.get(r=2)
+    assert all(len(one.asked(member)) == 1 for member in one.others)
