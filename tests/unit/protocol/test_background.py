@@ -304,6 +304,7 @@ def test_what_clients_met_before_there_was_work_is_not_held_against_it():
     world.env.latencies.extend([LIMIT + 1] * 100)
     world.env.now += 2 * REST
     world.background.wake(Counted(10**12))
-    world.run(20 * SECOND, LOW)
+    world.run(JUDGE_INTERVAL + SECOND // 100, LOW)
     assert world.env.now > NOW
-    assert world.background.share == MOST
+    assert world.background.p99 == LOW
+    assert world.background.share > FLOOR

@@ -9,7 +9,7 @@ from kvorum.model.record import first_record
 from kvorum.protocol.exchange import BLOCK_SHIFT, Exchange
 from kvorum.protocol.exchange_answers import SERVED_LATELY
 from kvorum.protocol.generations import make_generation
-from kvorum.protocol.narrowing import BLOCKS_MAX, KEYS_MAX, LEAVES_MAX, packed
+from kvorum.protocol.narrowing import BLOCKS_MAX, KEYS_MAX, LEAVES_MAX, Reading, packed
 from kvorum.storage.commit import drain
 from kvorum.storage.engine import EngineFailed
 from kvorum.wire.exchange_messages import (
@@ -442,3 +442,22 @@ def test_answers_cost_the_background_something_and_longer_ones_more() -> None:
     for number in range(10):
         story.hold(b"k%d" % number)
     assert 0 < few < cost(story.query())
+
+
+def test_an_engine_that_fails_while_records_are_sent_ends_the_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Story()
+
+    def fails(reading: Reading, key: bytes) -> bytes | None:
+        raise EngineFailed("a bad disk")
+
+    monkeypatch.setattr(Reading, "get", fails)
+    story.ask(story.query())
+    assert story.answers() == []
+    monkeypatch.undo()
+    assert story.answers() == []
+    assert story.sent() == []
+    story.ask(story.query(number=8))
+    story.answers()
+    assert sorted(story.sent()) == story.keys

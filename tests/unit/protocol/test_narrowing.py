@@ -4,12 +4,14 @@ import pytest
 
 from kvorum.model.holding import record_of
 from kvorum.model.merkle import LEAVES, entry_hash, leaf_start
+from kvorum.protocol.background import RECORD_READ
 from kvorum.protocol.generations import make_generation
 from kvorum.protocol.narrowing import (
     BLOCKS_MAX,
     KEYS_MAX,
     LEAVES_MAX,
     QUESTION_COST,
+    READ_LEAST,
     RESTLESS_MAX,
     SECOND_LOOK,
     Peer,
@@ -196,6 +198,24 @@ def test_keys_are_shown_piece_by_piece() -> None:
         assert following.start == question.end
         question = following
     assert shown == keys
+
+
+def test_no_more_keys_are_read_than_the_step_may_cost() -> None:
+    keys = [key_in(LEAF, number) for number in range(KEYS_MAX)]
+    story = Story().hold(*keys)
+    story.asks_blocks()
+    story.blocks([1])
+    for _ in range(2):
+        story.asks_leaves()
+        story.leaves({LEAF: 1})
+    story.one.env.sent.clear()
+    while not story.narrowing.waiting:
+        story.narrowing.step(1)
+    ((_, question),) = story.one.env.sent
+    assert isinstance(question, EntriesQuery)
+    assert 0 < len(question.keys) <= READ_LEAST // RECORD_READ + 1
+    assert question.keys == keys[: len(question.keys)]
+    assert question.end == question.keys[-1] + b"\0"
 
 
 @pytest.mark.parametrize(("each", "covered"), [(30, 3), (32, 2), (64, 1), (20, 4)])
