@@ -304,7 +304,8 @@ def test_only_records_that_were_asked_about_are_wanted() -> None:
     inside = leaf_start(9) + b"x" * 36
     shown = dict.fromkeys(
         [
-            b"", b"\1", b"\1\0", b"\1\0\x09", leaf_start(9) + b"short", leaf_start(10) + b"x" * 36,
+            b"", b"\1", b"\1\0", b"\1\0\x09", leaf_start(9) + b"short",
+            leaf_start(8) + b"x" * 36, leaf_start(10) + b"x" * 36,
             SPACE_HINTS + inside[1:], b"\0" + inside[1:], inside, inside + b"beyond",
         ],
         1,
@@ -364,6 +365,18 @@ def test_a_new_question_takes_the_place_of_one_whose_records_are_under_way() -> 
     story.one.env.sent.clear()
     story.one.accepts(2)
     assert story.answers() == [], "nobody waits for it any more"
+
+
+def test_what_is_left_to_send_is_not_sent_over_a_new_connection() -> None:
+    story = Story(records=60)
+    story.ask(story.query())
+    while not story.sent():
+        story.one.advance(100)
+    assert len(story.sent()) < 20, "not all at once"
+    story.one.disconnect(2)
+    story.one.connect(2)
+    assert story.answers() == []
+    assert story.sent() == []
 
 
 def test_each_peer_is_answered_the_oldest_question_first() -> None:
