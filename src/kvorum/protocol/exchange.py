@@ -89,8 +89,8 @@ class Talk(Timed):
         if 0 <= self._due <= now:
             self._due = -1
             self._exchange.on_due(self)
-        else:
-            self.due(self._due)  # Each round sets the next one, so there is one.
+        elif self._due >= 0:
+            self.due(self._due)
 
 
 class Exchange(Task):

@@ -433,3 +433,13 @@ def test_what_was_compared_in_a_narrowing_has_caught_up_and_nothing_else() -> No
     assert story.one.node.catch_up.owes(0), "the peer could not say"
     assert not story.one.node.catch_up.owes(1)
     assert story.quiet_for() <= CHECK + CHECK // 8 + MOMENT, "and it looks again soon"
+
+
+def test_a_timer_that_finds_no_next_round_sets_no_other() -> None:
+    """Else it would ring at once, and again, for ever."""
+    one = OneNode().connect()
+    talk = one.node.exchange.talks[2]
+    talk._due = talk._wakes_at = -1
+    before = len(one.node.timers._heap)
+    talk.on_timer()
+    assert len(one.node.timers._heap) == before
