@@ -28,6 +28,7 @@ FAILED_ONCE = {
     400155: "the judge looked while a round of reaping went from owner to owner",
     400147: "the judge looked before the last owner had retired an actor",
     400222: "the judge looked while a round of reaping went from owner to owner",
+    30000933: "the judge missed in a get what had been reaped then, and came back by a backup after",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
 
@@ -135,6 +136,20 @@ def test_an_owner_whose_disk_was_put_back_may_know_less_than_it_stated(rolled_ba
     dropping.store.delete(key)
     unproven = [] if rolled_back else ["reaped unproven"]
     assert [failure.partition(":")[0] for failure in stage.world.failures] == unproven
+
+
+def test_a_get_may_lack_what_was_reaped_when_it_began_though_a_backup_brings_it_back() -> None:
+    """Found by seed 30000933."""
+    stage, key, _, _ = deleted_everywhere()
+    history = stage.world.history.keys[key]
+    machines = list(stage.world.machines.values())
+    history.reap(1, 100)
+    history.reap(2, 300)
+    for machine in machines:
+        machine.losses.append((200, 400))
+    history.forget_reaps(machines, 400)
+    assert history.reaped & 3 == 1
+    assert [history.reaped_since(moment) & 3 for moment in (250, 400, 401)] == [3, 3, 1]
 
 
 def test_a_value_that_one_owner_has_lost_is_still_missed() -> None:

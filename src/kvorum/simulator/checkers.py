@@ -229,6 +229,7 @@ class Checks:
             return
         known = history.mask_of(context_seen(found.context))
         covered = known | history.reaped_before(started_at)
+        reaped = history.reaped_since(started_at)
         if table.name in self.drop_begun:
             return
         self._judge_shown(history, name, covered, shown)
@@ -237,9 +238,9 @@ class Checks:
                 f"siblings: {name} shows {len(siblings)} values; its writers left {history.loose}"
             )
         if not found.may_miss_acknowledged:
-            self._judge_missed(history, name, started_at, found.replicas, known | history.reaped)
+            self._judge_missed(history, name, started_at, found.replicas, known | reaped)
         for copy in _held_before(history, started_at, found.replicas):
-            if not (known | history.reaped) & copy.mint.bit:
+            if not (known | reaped) & copy.mint.bit:
                 self._world.fail(
                     f"stale: a get of {name} at {found.replicas} misses {copy.mint.write.text}, "
                     f"which {copy.machine.name} holds"
@@ -314,7 +315,7 @@ class Checks:
             self._world.fail(f"siblings: {name} keeps one winner and shows {len(siblings)} values")
         order = (siblings[0].clock, siblings[0].dot) if siblings else (0, b"")
         for copy in _held_before(history, started_at, found.replicas):
-            if copy.mint.order > order and not history.reaped & copy.mint.bit:
+            if copy.mint.order > order and not history.reaped_since(started_at) & copy.mint.bit:
                 self._world.fail(
                     f"stale: a get of {name} at {found.replicas} shows less than "
                     f"{copy.mint.write.text}, which {copy.machine.name} holds"

@@ -415,7 +415,8 @@ class History:
         for one in self.keys.values():
             owners = self._world.ring.owners_of_engine_key(one.key)
             if machine.member in owners:
-                one.forget_reaps([self._world.machines[owner] for owner in owners])
+                machines = [self._world.machines[owner] for owner in owners]
+                one.forget_reaps(machines, self._world.schedule.now)
 
     def _forget_dead(self, machine: "Machine") -> None:
         machine.copies = [copy for copy in machine.copies if copy.alive]

@@ -106,8 +106,8 @@ class KeyHistory:
     """Everything ever minted under one key."""
 
     __slots__ = (
-        "_reaps", "acked", "key", "let_go", "loose", "lww", "mints", "past_of_client", "reaped",
-        "superseded",
+        "_forgotten", "_reaps", "acked", "key", "let_go", "loose", "lww", "mints",
+        "past_of_client", "reaped", "superseded",
     )  # fmt: skip
 
     def __init__(self, key: bytes, lww: bool) -> None:
@@ -121,6 +121,7 @@ class KeyHistory:
         self.let_go: dict[tuple[int, bytes], None] = {}  # (member, record that it let go of)
         self.reaped = 0  # dots that some owner has let go of, so that no copy may come back
         self._reaps: list[tuple[int, int]] = []  # when, and what was reaped then
+        self._forgotten: list[tuple[int, int]] = []  # when, and which reaps were taken back then
 
     def reap(self, mask: int, now: int) -> None:
         self._reaps.append((now, mask))
@@ -134,18 +135,29 @@ class KeyHistory:
                 reaped |= mask
         return reaped
 
-    def forget_reaps(self, owners: "list[Machine]") -> None:
+    def reaped_since(self, moment: int) -> int:
+        """What a request that began then may lack: reaped, be it that it was taken back since."""
+        reaped = self.reaped
+        for time, mask in self._forgotten:
+            if time >= moment:
+                reaped |= mask
+        return reaped
+
+    def forget_reaps(self, owners: "list[Machine]", now: int) -> None:
         """Take back the reaps of which no owner's disk can know any more.
 
         Backups of all owners that are older than a reap bring back what it let go of, and there
         is nobody left to object.
         """
+        before = self.reaped
         self._reaps = [
             (time, mask)
             for time, mask in self._reaps
             if any(not owner.has_lost(time) for owner in owners)
         ]
         self.reaped = self.reaped_before(FOREVER)
+        if before != self.reaped:
+            self._forgotten.append((now, before & ~self.reaped))
 
     def mask_of_record(self, record: bytes) -> int:
         """The dots that a record has seen; of an lww record, all that lose to its winner."""
