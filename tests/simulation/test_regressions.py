@@ -28,7 +28,7 @@ FAILED_ONCE = {
     400155: "the judge looked while a round of reaping went from owner to owner",
     400147: "the judge looked before the last owner had retired an actor",
     400222: "the judge looked while a round of reaping went from owner to owner",
-    30000933: "the judge missed in a get what had been reaped then, and came back by a backup after",
+    30000933: "the judge missed in a get what was reaped then, and a backup brought back after",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
 
