@@ -8,6 +8,7 @@ import copy
 
 import pytest
 
+from kvorum.model.hashing import SPACE_HINTS
 from kvorum.model.hint import Hint
 from kvorum.model.holding import record_of
 from kvorum.model.reaping import without_actors
@@ -119,6 +120,28 @@ def test_a_hint_of_what_all_owners_have_let_go_of_is_owed_to_nobody(reaped: bool
     history._judge_shed(fallback, key, Hint(2, 2, 0, owners[:1], deleted))
     shed = ["hint shed"] if not reaped else []
     assert [failure.partition(":")[0] for failure in stage.world.failures] == shed
+
+
+def test_a_hint_that_is_written_anew_is_not_taken_for_one_that_was_shed() -> None:
+    """Found by seed 40001056: a damaged hint had been shed, of which the judge sees nothing."""
+    stage, key, _, deleted = deleted_everywhere()
+    history, ring = stage.world.history, stage.world.ring
+    owners = ring.owners_of_engine_key(key)
+    for owner in owners:
+        process = stage.world.machines[owner].process
+        assert process is not None
+        process.store.delete(key)
+    history.keys[key].reaped = 0
+    fallback = stage.world.machines[ring.fallbacks(ring.partition_of_engine_key(key))[0]].process
+    assert fallback is not None
+    hint = Hint(2, 2, 0, owners[:1], deleted).encode()
+    fallback.store.put(SPACE_HINTS + key[1:], hint)
+    fallback.env.counters.hints_shed += 1
+    fallback.store.put(SPACE_HINTS + key[1:], hint)
+    assert stage.world.failures == []
+    fallback.env.counters.hints_shed += 1
+    fallback.store.delete(SPACE_HINTS + key[1:])
+    assert [failure.partition(":")[0] for failure in stage.world.failures] == ["hint shed"]
 
 
 @pytest.mark.parametrize("rolled_back", [True, False])

@@ -71,6 +71,7 @@ class History:
                 delete(key)
                 if old:
                     self._on_hint(process, SPACE_RECORDS + key[1:], old, None)
+                process.hints_shed = process.env.counters.hints_shed  # Also of a damaged one.
             else:
                 delete(key)
 
@@ -145,9 +146,7 @@ class History:
         if hint is None and generations.current[generations.partition_of(key)] < 0:
             self.on_destroyed(process.machine, key)  # Set aside, with all else of the partition.
             return
-        shed = process.env.counters.hints_shed
-        if shed != process.hints_shed:
-            process.hints_shed = shed
+        if hint is None and process.env.counters.hints_shed != process.hints_shed:
             self._judge_shed(process, key, before)
             return
         for owner in before.owners:
