@@ -25,7 +25,7 @@ from kvorum.protocol.catch_up import CatchUp
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.exchange_answers import Answerer
 from kvorum.protocol.generations import Generations
-from kvorum.protocol.narrowing import Narrowing, Peer, Reading
+from kvorum.protocol.narrowing import KEYS_MAX, Narrowing, Peer, Reading
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.wire.exchange_messages import (
     BlocksQuery,
@@ -134,7 +134,8 @@ class Exchange(Task):
 
     def _expect(self, records: int) -> None:
         """So many records come, or have come, because of what was asked or answered here."""
-        self._background.charge(records * RECORD_TAKEN)
+        # What a peer says of it is bounded: it must neither stop this node's work nor speed it up.
+        self._background.charge(min(max(records, 0), 2 * KEYS_MAX) * RECORD_TAKEN)
 
     # Rounds.
 

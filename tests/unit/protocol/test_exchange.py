@@ -6,9 +6,10 @@ from kvorum.config import NodeConfig
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.merkle import spans_of
 from kvorum.model.record import first_record
+from kvorum.protocol.background import RECORD_TAKEN
 from kvorum.protocol.exchange import CHECK, SOON, STEP_PATIENCE, Talk
 from kvorum.protocol.generations import NOT_READY
-from kvorum.protocol.narrowing import BLOCKS_MAX, SECOND_LOOK
+from kvorum.protocol.narrowing import BLOCKS_MAX, KEYS_MAX, SECOND_LOOK
 from kvorum.wire.exchange_messages import (
     BlocksAnswer,
     BlocksQuery,
@@ -443,3 +444,12 @@ def test_a_timer_that_finds_no_next_round_sets_no_other() -> None:
     before = len(one.node.timers._heap)
     talk.on_timer()
     assert len(one.node.timers._heap) == before
+
+
+@pytest.mark.parametrize("records", [1 << 60, -(1 << 60)])
+def test_what_a_peer_says_of_its_records_neither_stops_nor_hastens_other_work(records: int) -> None:
+    one = OneNode().connect()
+    background = one.node.background
+    before = background._tokens
+    one.node.exchange._expect(records)
+    assert before - 2 * KEYS_MAX * RECORD_TAKEN <= background._tokens <= before
