@@ -13,6 +13,7 @@ from kvorum.model.hint import Hint
 from kvorum.model.holding import record_of
 from kvorum.model.reaping import without_actors
 from kvorum.model.siblings import alive, seen_of
+from kvorum.simulator.process import Process
 from kvorum.simulator.run import run_seed
 from kvorum.simulator.world import World
 from tests.support.scripts import Stage
@@ -103,38 +104,35 @@ def deleted_everywhere() -> tuple[Stage, bytes, bytes, bytes]:
     return stage, key, old, owner.store.get(key) or b""
 
 
-@pytest.mark.parametrize("reaped", [True, False])
-def test_a_hint_of_what_all_owners_have_let_go_of_is_owed_to_nobody(reaped: bool) -> None:
-    """Found by seed 764391570: the judge counted the owners that still held it."""
+def let_go_everywhere(reaped: bool) -> tuple[Stage, bytes, Process, Hint]:
+    """No owner has the delete any more, proven or not; a fallback, and its hint of the delete."""
     stage, key, _, deleted = deleted_everywhere()
-    history, ring = stage.world.history, stage.world.ring
+    ring = stage.world.ring
     owners = ring.owners_of_engine_key(key)
     for owner in owners:
         process = stage.world.machines[owner].process
         assert process is not None
         process.store.delete(key)
     if not reaped:
-        history.keys[key].reaped = 0
+        stage.world.history.keys[key].reaped = 0
     fallback = stage.world.machines[ring.fallbacks(ring.partition_of_engine_key(key))[0]].process
     assert fallback is not None
-    history._judge_shed(fallback, key, Hint(2, 2, 0, owners[:1], deleted))
+    return stage, key, fallback, Hint(2, 2, 0, owners[:1], deleted)
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_hint_of_what_all_owners_have_let_go_of_is_owed_to_nobody(reaped: bool) -> None:
+    """Found by seed 764391570: the judge counted the owners that still held it."""
+    stage, key, fallback, hint = let_go_everywhere(reaped)
+    stage.world.history._judge_shed(fallback, key, hint)
     shed = ["hint shed"] if not reaped else []
     assert [failure.partition(":")[0] for failure in stage.world.failures] == shed
 
 
 def test_a_hint_that_is_written_anew_is_not_taken_for_one_that_was_shed() -> None:
     """Found by seed 40001056: a damaged hint had been shed, of which the judge sees nothing."""
-    stage, key, _, deleted = deleted_everywhere()
-    history, ring = stage.world.history, stage.world.ring
-    owners = ring.owners_of_engine_key(key)
-    for owner in owners:
-        process = stage.world.machines[owner].process
-        assert process is not None
-        process.store.delete(key)
-    history.keys[key].reaped = 0
-    fallback = stage.world.machines[ring.fallbacks(ring.partition_of_engine_key(key))[0]].process
-    assert fallback is not None
-    hint = Hint(2, 2, 0, owners[:1], deleted).encode()
+    stage, key, fallback, told = let_go_everywhere(reaped=False)
+    hint = told.encode()
     fallback.store.put(SPACE_HINTS + key[1:], hint)
     fallback.env.counters.hints_shed += 1
     fallback.store.put(SPACE_HINTS + key[1:], hint)
