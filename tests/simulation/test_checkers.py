@@ -12,8 +12,9 @@ import pytest
 
 from kvorum.client.requests import Request
 from kvorum.client.session import Session
-from kvorum.model import siblings
+from kvorum.model import members, siblings
 from kvorum.model.holding import NO_OWN, own_dot, with_own
+from kvorum.model.members import Belief, State
 from kvorum.model.merkle import Trees
 from kvorum.model.quorum import ENOUGH
 from kvorum.model.record import Value
@@ -37,6 +38,8 @@ from kvorum.simulator.run import run_seed
 from kvorum.storage.buffer import Buffer
 from kvorum.storage.log import SyncTicket
 from kvorum.storage.store import Store
+from kvorum.wire import link
+from kvorum.wire.link import Link
 from kvorum.wire.requests import QUORUM_NOT_MET, refused_frame
 from tests.support.scripts import Stage
 
@@ -63,6 +66,56 @@ def says_logged_without_writing(patch: Patch) -> None:
         return honest(buffer)
 
     patch.setattr(Buffer, "end_turn", end_turn)
+
+
+def acks_before_it_logs(patch: Patch) -> None:
+    """Answers leave with the turn, and what they speak of is written at the end of the next."""
+    honest = Buffer.end_turn
+    ended: dict[Buffer, int] = {}
+
+    def end_turn(buffer: Buffer) -> bool:
+        before, ended[buffer] = ended.get(buffer, -1), buffer.position
+        if buffer.position > buffer.written_position >= before:
+            return True
+        return honest(buffer)
+
+    patch.setattr(Buffer, "end_turn", end_turn)
+
+
+def acks_the_unchanged_as_if_on_disk(patch: Patch) -> None:
+    """A batch that has changed nothing has nothing to wait for."""
+    honest = Replica.begin
+    began: dict[Replica, int] = {}
+
+    def begin(self: Replica) -> None:
+        began[self] = self._buffer.position
+        honest(self)
+
+    def position(self: Replica) -> int:
+        return self._buffer.position if self._buffer.position != began[self] else 0
+
+    patch.setattr(Replica, "begin", begin)
+    patch.setattr(Replica, "position", position)
+
+
+def pops_abandoned_entries_early(patch: Patch) -> None:
+    """What has timed out is out of the queue, so its answer is taken for the next one's."""
+    honest_sweep, honest_answers = Link.sweep, Link.on_answers
+
+    def sweep(self: Link, now: int) -> None:
+        honest_sweep(self, now)
+        while self.in_flight and self.in_flight[0].abandoned:
+            self._room += self.in_flight.popleft().size
+
+    def on_answers(self: Link, payload: bytes, now: int) -> None:
+        kind, flags, count, number = link._unpack_head(payload, 0)
+        if self.in_flight and count == len(self.in_flight[0].askers):
+            number = self.in_flight[0].number
+        head = link._pack_head(kind, flags, count, number)
+        honest_answers(self, head + payload[len(head) :], now)
+
+    patch.setattr(Link, "sweep", sweep)
+    patch.setattr(Link, "on_answers", on_answers)
 
 
 def overwrites_instead_of_merging(patch: Patch) -> None:
@@ -239,6 +292,15 @@ def does_not_refute(patch: Patch) -> None:
     patch.setattr(FailureDetector, "on_own", lambda detector, heard: None)
 
 
+def ignores_refutations(patch: Patch) -> None:
+    honest = members.is_news
+
+    def is_news(held: Belief, heard: Belief) -> bool:
+        return honest(held, heard) and (held.state is heard.state or heard.state > State.ALIVE)
+
+    patch.setattr(members, "is_news", is_news)
+
+
 def drops_hints_at_the_ack(patch: Patch) -> None:
     patch.setattr(Delivery, "on_ok", lambda self, peer: self._handoff.on_delivered(self))
 
@@ -273,6 +335,9 @@ PROOFS: list[tuple[Break, str]] = [
     (answers_at_the_first_ack, "hollow ack"),
     (says_disk_before_the_sync, "lost"),
     (says_logged_without_writing, "hollow ack"),
+    (acks_before_it_logs, "hollow ack"),
+    (acks_the_unchanged_as_if_on_disk, "hollow ack"),
+    (pops_abandoned_entries_early, "stale"),
     (overwrites_instead_of_merging, "backwards"),
     (hands_out_one_stamp_for_ever, "dot twice"),
     (draws_the_same_store_id_after_every_start, "dot twice"),
@@ -296,6 +361,7 @@ PROOFS: list[tuple[Break, str]] = [
     (refuses_every_get, "unavailable"),
     (mints_under_nobodys_id, "strange dot"),
     (does_not_refute, "unbelieved"),
+    (ignores_refutations, "unbelieved"),
     (drops_hints_at_the_ack, "hint dropped"),
     (counts_fallbacks_of_strict_puts, "strict"),
     (acks_hints_that_it_does_not_keep, "hollow ack"),

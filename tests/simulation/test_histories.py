@@ -14,11 +14,13 @@ from kvorum.model.holding import record_of
 from kvorum.model.record import Value, split_values
 from kvorum.protocol import replica
 from kvorum.protocol.generations import Generations
+from kvorum.protocol.minting import Minter
 from kvorum.protocol.reap_round import Round
 from kvorum.protocol.reaping import Reaping
 from kvorum.protocol.replica import Replica
+from kvorum.protocol.timers import Timed
 from kvorum.storage.buffer import Buffer
-from kvorum.wire.reaping_messages import GenerationQuery
+from kvorum.wire.reaping_messages import GenerationQuery, ReapRaise, ReapStatement
 from tests.simulation.test_checkers import (
     Patch,
     draws_the_same_store_id_after_every_start,
@@ -27,6 +29,7 @@ from tests.simulation.test_checkers import (
     never_hands_off,
 )
 from tests.support.scripts import NAMES, Stage
+from tests.unit.protocol.test_dot_rules import dot_after_a_seen_one
 
 Break = Callable[[Patch], None]
 History = Callable[[Stage], None]
@@ -57,6 +60,13 @@ def everywhere(stage: Stage, expected: list[str], name: str = "k") -> bool:
     """Whether every owner runs and holds just this."""
     held = values(stage, name)
     return len(held) == stage.run.plan.n and all(each == expected for each in held.values())
+
+
+def exchange_from_now_on(stage: Stage) -> None:
+    """It was in the way of a cluster's story; all nodes start again, one after the other."""
+    stage._exchange = ""
+    for machine in stage.world.machines.values():
+        play(stage, f"stop {machine.name}", f"start {machine.name}")
 
 
 def verdicts(stage: Stage) -> set[str]:
@@ -111,6 +121,38 @@ def takes_what_was_read_before_a_reap(patch: Patch) -> None:
         return honest(self, key, holding, epoch, self._generations.of(key))
 
     patch.setattr(Replica, "on_put", on_put)
+
+
+def states_what_it_holds_later(patch: Patch) -> None:
+    """A generation is entered at once, and what is held under it is read a second later."""
+
+    class Late(Timed):
+        def __init__(self, reaping: Reaping, raiser: int, asked: ReapRaise) -> None:
+            self.told = reaping, raiser, asked
+
+        def on_timer(self) -> None:
+            reaping, raiser, asked = self.told
+            expired_by = reaping._expired_by()
+            keys = [reaping._statement_of(key, True, expired_by) for key in asked.keys]
+            statement = ReapStatement(asked.partition, asked.generation, asked.epoch, keys)
+            reaping._when_durable(raiser, statement)
+
+    def state(self: Reaping, raiser: int, asked: ReapRaise) -> None:
+        self._generations.enter(asked.partition, asked.generation, asked.dropped)
+        self._timers.wake(self._env.now + 1_000_000, Late(self, raiser, asked))
+
+    patch.setattr(Reaping, "_state", state)
+
+
+def continues_an_actor_after_a_drop(patch: Patch) -> None:
+    """An actor of this store that is found in a record is taken for the key's own."""
+    honest = Minter._live_dot
+
+    def live_dot(self: Minter, own: bytes, record: bytes, context: bytes) -> bytes:
+        seen = dot_after_a_seen_one(self._store.store_id, record)
+        return seen or honest(self, own, record, context)
+
+    patch.setattr(Minter, "_live_dot", live_dot)
 
 
 def lets_old_deletes_in(patch: Patch) -> None:
@@ -180,6 +222,38 @@ def late_repair(stage: Stage) -> None:
     assert values(stage)["c"] == [], "the repair brought the value back"
     assert "c → b Answer: stale generation" in stage.take_lines()
     play(stage, "pass 30s")
+
+
+def late_statement(stage: Stage) -> None:
+    """An owner enters a round with an old value, sends it on, and hears of the delete only then."""
+    play(stage, "cluster a b c n=3 r=2 w=2 exchange=off", "put a k=1 as first", "pass 60ms")
+    play(stage, "kill b", "delete a k with first", "start b")
+    assert values(stage)["b"] == ["1"]
+    partition = stage.world.ring.partition_of_engine_key(stage._engine_key("k"))
+    late = stage.world.machines[2].process
+    assert late is not None
+    while not late.node.generations.known(partition):
+        play(stage, "pass 1ms")
+    play(stage, "cut b > c", "put b k=2", "pass 9ms", "get a k as seen", "pass 9ms")
+    play(stage, "delete a k with seen", "pass 9ms")
+    assert everywhere(stage, ["deleted"]), "too late: the round is over"
+    play(stage, "pass 1s", "heal b > c", "pass 10ms")
+    assert values(stage)["c"] == ["deleted"], "what was on its way has come back"
+    exchange_from_now_on(stage)
+    play(stage, "pass 90s")
+    assert everywhere(stage, [])
+
+
+def dropped_copy(stage: Stage) -> None:
+    """A node's own copy is damaged, an older one heals it, and the node writes on."""
+    play(stage, "cluster a b c n=3 r=2 w=2 exchange=off", "put a k=1 as first", "pass 60ms")
+    play(stage, "kill b", "put a k=2 with first", "pass 60ms", "cut c", "start b", "rot a k")
+    play(stage, "get a k r=2", "pass 60ms")
+    assert values(stage) == {"a": ["1"], "b": ["1"], "c": ["2"]}
+    play(stage, "put a k=3", "pass 60ms", "heal", "pass 1s")
+    exchange_from_now_on(stage)
+    play(stage, "pass 30s")
+    assert everywhere(stage, ["2", "3"]), "one dot was given to two values"
 
 
 def counter_regression(stage: Stage) -> None:
@@ -264,6 +338,8 @@ HISTORIES: list[tuple[History, Break, str]] = [
     (doomstone, hands_out_one_stamp_for_ever, "dot twice"),
     (doomstone, lets_old_deletes_in, "the old delete is back"),
     (late_repair, takes_what_was_read_before_a_reap, "undead"),
+    (late_statement, states_what_it_holds_later, "undead"),
+    (dropped_copy, continues_an_actor_after_a_drop, "dot twice"),
     (counter_regression, draws_the_same_store_id_after_every_start, "dot twice"),
     (both_sides, keeps_one_of_two, "backwards"),
     (rolling_stop, never_fills_up, "unhealed"),

@@ -24,16 +24,18 @@ from tests.support.replicas import KEY, LWW, OneReplica
 Story = Callable[[type[OneReplica]], list[bytes]]
 
 
-class ContinuesASeenActor(Minter):
+def dot_after_a_seen_one(store_id: bytes, record: bytes) -> bytes:
     """Breaks rule 3: an actor of our store that is found in the record is taken for our own."""
+    runs = seen_of(record).runs if record and not record[1] & LWW_RECORD else {}
+    mine = [actor for actor in sorted(runs) if actor[:8] == store_id]
+    return make_dot(mine[-1], runs[mine[-1]][-1][1] + 1) if mine else b""
 
+
+class ContinuesASeenActor(Minter):
     def _live_dot(self, own: bytes, record: bytes, context: bytes) -> bytes:
-        if record and not record[1] & LWW_RECORD:
-            runs = seen_of(record).runs
-            mine = [actor for actor in sorted(runs) if actor[:8] == self._store.store_id]
-            if mine:
-                return make_dot(mine[-1], runs[mine[-1]][-1][1] + 1)
-        return super()._live_dot(own, record, context)
+        return dot_after_a_seen_one(self._store.store_id, record) or super()._live_dot(
+            own, record, context
+        )
 
 
 class WithoutRule3(OneReplica):
