@@ -3,9 +3,8 @@
 import asyncio
 import json
 import socket
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -17,8 +16,7 @@ from kvorum.cli.main import app
 from kvorum.client.addresses import Address
 from tests.support.cluster import RunningCluster, running_cluster
 from tests.support.http import ask, metrics_of
-
-PATIENCE_SECONDS = 20.0
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +30,6 @@ def admin_of(cluster: RunningCluster, name: str = "a") -> Address:
     admin = cluster.processes[name].admin
     assert admin is not None
     return admin
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> float:
-    """How many seconds it took until ``condition`` held."""
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() < begun + PATIENCE_SECONDS, what
-        time.sleep(0.05)
-    return time.monotonic() - begun
 
 
 def sums(cluster: RunningCluster) -> Counter[str]:

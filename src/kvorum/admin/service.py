@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import re
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from kvorum.admin.documents import (
 from kvorum.admin.explanation import explain_document, judge, merged_of
 from kvorum.admin.guard import Guard
 from kvorum.admin.metrics import make_registry
+from kvorum.admin.openapi import encode_openapi
 from kvorum.admin.overview import (
     about_document,
     event_document,
@@ -34,8 +35,10 @@ from kvorum.admin.overview import (
     topology_document,
 )
 from kvorum.admin.problems import problem, problem_of
+from kvorum.admin.queries import number_of, query_of
 from kvorum.admin.status import status_document
 from kvorum.errors import BadRequest, KvorumError, TooLarge
+from kvorum.model.tables import DEFAULT_TABLE
 from kvorum.server.running import RunningNode
 
 JSON: Final = "application/json"
@@ -73,6 +76,7 @@ def make_service(node: RunningNode, cluster: Cluster, names: list[str]) -> ASGIA
             Exception: _on_error,
         },
     )
+    app.router.redirect_slashes = False  # A path is that path, or none.
     return Guard(app, names, policy_of(page))
 
 
@@ -130,17 +134,18 @@ class Service:
             "/health/live": self.live,
             "/health/ready": self.ready,
             "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
             "/api/about": self.about,
             "/api/status": self.status,
             "/api/overview": self.overview,
             "/api/topology": self.topology,
             "/api/tables": self.tables,
             "/api/events": self.events,
-            "/api/key": self.key,
             "/api/explain": self.explain,
         }
         routes = [Route(path, answer, methods=["GET"]) for path, answer in gets.items()]
-        return [*routes, Route("/api/key", self.put_key, methods=["POST"])]
+        # One route, so that a refused method is told of both.
+        return [*routes, Route("/api/key", self.key, methods=["GET", "POST"])]
 
     async def page(self, request: Request) -> Response:
         return Response(self._page, media_type="text/html")
@@ -181,55 +186,66 @@ class Service:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": content_type})
 
+    async def openapi(self, request: Request) -> Response:
+        return Response(encode_openapi(self._node.turns.node.software), media_type=JSON)
+
     # What the node itself knows.
 
     async def about(self, request: Request) -> Response:
+        query_of(request)
         node = self._node.turns.node
         return _json(about_document(node.name, node.software))
 
     async def events(self, request: Request) -> Response:
-        after = _number(request, "after", 0)
+        after = number_of(query_of(request, "after"), "after", 0)
         found = [event for event in self._node.turns.env.events if event.number > after]
         return _json([event_document(event) for event in found])
 
     # What the cluster says.
 
     async def status(self, request: Request) -> Response:
+        query_of(request)
         return _json(status_document(*await self._cluster.statuses()))
 
     async def overview(self, request: Request) -> Response:
+        query_of(request)
         topology, statuses = await self._cluster.statuses()
         return _json(overview_document(topology, statuses, self._node.turns.env.wall))
 
     async def topology(self, request: Request) -> Response:
+        query_of(request)
         return _json(topology_document(self._node.turns.node.ring.topology))
 
     async def tables(self, request: Request) -> Response:
+        query_of(request)
         client = await self._cluster.client()
         return _json([table_document(table) for table in await client.tables()])
 
     async def explain(self, request: Request) -> Response:
-        table, key, sort_key = _key_of(request)
+        wanted = _wanted(request)
         client = await self._cluster.client()
-        answer = await client.explain(table, key, sort_key=sort_key)
+        answer = await client.explain(wanted.table, wanted.key, sort_key=wanted.sort_key)
         merged = merged_of([*answer.replicas, *answer.fallbacks])
         replicas = [judge(client.topology, replica, merged) for replica in answer.replicas]
-        shown = request.query_params["key"]
-        return _json(explain_document(shown, client.topology, answer, replicas, merged))
+        document = explain_document(wanted.shown, client.topology, answer, replicas, merged)
+        return _json(document)
 
     async def key(self, request: Request) -> Response:
-        table, key, sort_key = _key_of(request)
+        if request.method == "POST":
+            return await self._put_key(request)
+        wanted = _wanted(request)
         client = await self._cluster.client()
-        found = await client.table(table).get(key, sort_key=sort_key)
+        found = await client.table(wanted.table).get(wanted.key, sort_key=wanted.sort_key)
         longest = max(map(len, found.values), default=0)
         if longest > SHOWN_BYTES_MAX:
             raise TooLarge(
                 f"a value has {longest} bytes, and at most {SHOWN_BYTES_MAX} are shown here; "
                 "use kvorum get"
             )
-        return _json(found_document(request.query_params["key"], found, client.topology))
+        return _json(found_document(wanted.shown, found, client.topology))
 
-    async def put_key(self, request: Request) -> Response:
+    async def _put_key(self, request: Request) -> Response:
+        query_of(request)
         if request.headers.get("content-type", "").partition(";")[0].strip() != JSON:
             raise BadRequest(f"the body must be {JSON}")
         body = await _body(request, self._node.config.value_bytes_max * 4 // 3)
@@ -252,24 +268,25 @@ def _json(document: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status_code=status, media_type=JSON)
 
 
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
-        raise BadRequest(f"{name} must be a number from 0 on")
-    return int(text)
+class _Wanted(NamedTuple):
+    """The key that a query names."""
+
+    table: str
+    key: bytes
+    sort_key: bytes
+    shown: str  # the key as it was given
 
 
-def _key_of(request: Request) -> tuple[str, bytes, bytes]:
-    """(table, partition key, sort key) of a query."""
-    query = request.query_params
+def _wanted(request: Request) -> _Wanted:
+    query = query_of(request, "table", "key", "sort_key", "encoding")
     if "key" not in query:
         raise BadRequest("the query must name a key: ?table=default&key=alice")
     encoding = query.get("encoding", "text")
-    key = decoded(query["key"], encoding, "key")
-    return (
-        query.get("table", "default"),
-        key,
+    return _Wanted(
+        query.get("table", DEFAULT_TABLE),
+        decoded(query["key"], encoding, "key"),
         decoded(query.get("sort_key", ""), encoding, "sort_key"),
+        query["key"],
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kvorum.admin.cluster import Cluster
 from kvorum.admin.problems import CODES, problem_of
-from kvorum.admin.service import decoded, make_service
+from kvorum.admin.service import Service, decoded, make_service
 from kvorum.client.store import Ack, Found, Stored
 from kvorum.errors import BadRequest, KvorumError, NoNodeReachable, QuorumNotMet
 from kvorum.model.record import Value, pack_value
@@ -197,6 +197,34 @@ def test_what_is_not_there_is_a_problem_too() -> None:
     answer = asked("/health", method="DELETE")
     assert (answer.status, answer.json()["code"]) == (405, "method_not_allowed")
     assert "GET" in answer.headers["allow"]
+    assert asked("/health/").status == 404, "one is sent elsewhere"
+    allowed = asked("/api/key", method="DELETE").headers["allow"]
+    assert {"GET", "POST"} <= set(allowed.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("/api/key?key=%ff", "the query is not UTF-8"),
+        ("/api/key?key=%zz", "the query has a % without"),
+        ("/api/explain?key=a&key=b", "the query has key twice"),
+        ("/api/key?key=a&tabel=b", "no parameter 'tabel'; it takes table, key, "),
+        ("/api/status?nodes=a", "no parameter 'nodes'; it takes none"),
+        ("/api/events?after=-1", "after must be a number"),
+    ],
+)
+def test_a_query_that_cannot_be_meant_is_not_read_as_another(target: str, text: str) -> None:
+    answer = asked(target)
+    assert (answer.status, answer.json()["code"]) == (400, "bad_request")
+    assert text in answer.json()["detail"]
+
+
+def test_every_route_stands_in_the_openapi_document() -> None:
+    paths = asked("/openapi.json").json()["paths"]
+    one = OneNode().connect()
+    service = Service(standing_node(one), cast(Cluster, None), b"")
+    routes = {route.path: (route.methods or set()) - {"HEAD"} for route in service.routes()}
+    assert {path: {method.upper() for method in paths[path]} for path in paths} == routes
 
 
 def test_every_error_has_a_code_and_the_last_takes_all() -> None:
