@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import compare, gossip, http, macro, micro
+from benchmarks import compare, exchange, gossip, http, macro, micro
 from benchmarks.results import RESULTS
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -111,6 +111,20 @@ def run_gossip(
         rumours=rumours,
     )
     gossip.run(plan, Console(), results)
+
+
+@app.command(name="exchange")
+def run_exchange(
+    keys: Annotated[
+        list[int] | None, typer.Option(help="Three nodes with so many keys only; repeatable.")
+    ] = None,
+    differences: Annotated[int, typer.Option(help="Of each shape, one after the other.")] = 5,
+    results: Results = RESULTS,
+) -> None:
+    """Exchange on virtual time: what it costs while nothing differs, and to find one difference."""
+    shapes = tuple(exchange.Shape(3, 64, count) for count in keys or ())
+    plan = exchange.Plan(shapes or exchange.Plan().shapes, differences=differences)
+    exchange.run(plan, Console(), results)
 
 
 if __name__ == "__main__":
