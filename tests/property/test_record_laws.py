@@ -14,7 +14,7 @@ from kvorum.model.context import (
     context_seen,
     same_seen,
 )
-from kvorum.model.holding import pack_holding, rewritten
+from kvorum.model.holding import NO_OWN, joined, pack_holding, plain_successor, rewritten
 from kvorum.model.record import (
     RecordInvalid,
     Value,
@@ -41,7 +41,7 @@ from kvorum.model.siblings import (
     update,
     update_lww,
 )
-from kvorum.model.version import Seen, descends, is_canonical
+from kvorum.model.version import ACTOR_BYTES, Seen, descends, is_canonical
 from tests.support.records import (
     dot,
     dot_lists,
@@ -389,3 +389,42 @@ def test_the_shortcut_of_the_last_writer_is_the_slow_path(
             stale = actor + (runs[-1][1] + 7).to_bytes(4, "big")
             held = pack_holding(stale, partition_key, record)
             assert rewritten(held, partition_key, encoded, 0, new) is None
+
+
+new_dots = st.builds(dot, st.integers(0, 4), st.just(1), st.sampled_from((0, 1, 2, 3)))
+
+
+@given(records, dot_lists, new_dots, st.binary(max_size=9))
+def test_the_shortcut_of_a_new_writer_is_the_slow_path(
+    record: bytes, known: list[bytes], under: bytes, partition_key: bytes
+) -> None:
+    """``joined``: only for a writer that has seen just what is here, and is new to it."""
+    everything = seen_of(record)
+    new = value(under, b"new")
+    held = pack_holding(NO_OWN, partition_key, record)
+    for seen in (everything, seen_of_dots(known)):
+        encoded = seen.encode()[2]
+        made = joined(held, partition_key, encoded, 0, new)
+        if made is None:
+            is_known = under[:ACTOR_BYTES] in everything.runs
+            assert seen.runs != everything.runs or head_of(record)[3] or is_known
+        else:
+            assert made == partition_key + update(record, seen, new)
+            assert joined(held, partition_key + b"x", encoded, 0, new) is None
+
+
+@given(records, records, new_dots, st.integers(0, 3), st.binary(max_size=9))
+def test_the_shortcut_of_a_replica_is_the_merge(
+    record: bytes, other: bytes, under: bytes, writes: int, partition_key: bytes
+) -> None:
+    """``plain_successor``: it takes nothing but what a merge would leave of the two."""
+    received = record if writes else other
+    for counter in range(1, writes + 1):
+        new = value(under[:ACTOR_BYTES] + counter.to_bytes(4, "big"))
+        received = update(received, seen_of(received), new)
+    kept = plain_successor(
+        pack_holding(NO_OWN, partition_key, record), pack_holding(NO_OWN, partition_key, received)
+    )
+    if kept is not None:
+        assert kept == pack_holding(NO_OWN, partition_key, received)
+        assert merge(record, received) == received != record

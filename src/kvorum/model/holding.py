@@ -32,6 +32,9 @@ NO_OWN: Final = NO_ACTOR + b"\0\0\0\0"
 NO_RUN: Final = b"\0\0"  # in the head of a record
 ONE_VALUE: Final = b"\1\0"
 NO_RUN_ONE_VALUE: Final = NO_RUN + ONE_VALUE
+NO_COUNTER: Final = b"\0\0\0\0"
+STORE_ID_BYTES: Final = 8
+JOINED_BYTES_MAX: Final = 4_096  # of a vector; longer ones take the long way, which counts them
 RECORD_STARTS: Final = [bytes((RECORD_FORMAT, flags)) for flags in range(8)]
 
 _head = Struct("<BBH16s")
@@ -128,12 +131,50 @@ def rewritten(
     )
 
 
+def joined(
+    held: bytes, partition_key: bytes, seen: bytes, flags: int, value: bytes
+) -> bytes | None:
+    """``rewritten``, by a store that has never written the key: ``value``'s actor is a new one.
+
+    Its dot becomes one more entry of the vector.
+    """
+    offset = HEAD_BYTES + len(partition_key)
+    start = offset + RECORD_HEAD_BYTES
+    size = len(seen)
+    end = start + size
+    if (
+        held[start:end] != seen
+        or held[offset + 2 : offset + 6] != (size // ENTRY_BYTES).to_bytes(4, "little")
+        or held[HEAD_BYTES:offset] != partition_key
+        or size > JOINED_BYTES_MAX
+    ):
+        return None
+    dot = value[:DOT_BYTES]
+    if held.find(dot[:ACTOR_BYTES], start, end) >= 0:
+        return None
+    position = start
+    while position < end and held[position : position + ENTRY_BYTES] < dot:
+        position += ENTRY_BYTES
+    return b"".join(
+        (
+            partition_key,
+            RECORD_STARTS[flags],
+            (size // ENTRY_BYTES + 1).to_bytes(4, "little"),
+            ONE_VALUE,
+            held[start:position],
+            dot,
+            held[position:end],
+            value,
+        )
+    )
+
+
 def plain_successor(held: bytes, received: bytes) -> bytes | None:
     """What becomes of ``held`` where ``received`` plainly follows on it, as nearly always.
 
-    That is: the same key and the same actors, no gap, and one value, whose dot has raised its
-    actor's entry and nothing else; and that actor is not our own. Then it replaces all but the
-    own dot. None: look closely.
+    That is: the same key and the same actors, or one more, no gap, and one value, whose dot has
+    raised its actor's entry and nothing else; and that actor is not our own. Then it replaces all
+    but the own dot. None: look closely.
     """
     size = len(received)
     if size < HEAD_BYTES:
@@ -149,9 +190,10 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
     position = received.find(dot, start, end)
     counter_at = position + ACTOR_BYTES
     after = position + ENTRY_BYTES
+    if position < 0:
+        return _with_joined(held, received, start, entry_count)
     if (
-        position < 0
-        or (position - start) % ENTRY_BYTES
+        (position - start) % ENTRY_BYTES
         or beyond != NO_RUN_ONE_VALUE
         or flags & LWW
         or received[HEAD_BYTES:counter_at] != held[HEAD_BYTES:counter_at]
@@ -168,6 +210,41 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
     if own[:ACTOR_BYTES] == dot[:ACTOR_BYTES]:
         return None
     return held[:HEAD_BYTES] + received[HEAD_BYTES:]
+
+
+def _with_joined(held: bytes, received: bytes, start: int, entry_count: int) -> bytes | None:
+    """``plain_successor``, where the received vector, which begins at ``start``, has one more.
+
+    Records that expire or are deletes take the long way: they may have been reaped already.
+    """
+    shape_at = start - RECORD_HEAD_BYTES
+    end = start + ENTRY_BYTES * entry_count
+    value_at = end + ENTRY_BYTES
+    dot = received[value_at : value_at + DOT_BYTES]
+    actor = dot[:ACTOR_BYTES]
+    position = received.find(dot, start, value_at)
+    own = held[OWN_DOT_OFFSET:HEAD_BYTES]
+    if (
+        position < 0
+        or (position - start) % ENTRY_BYTES
+        or not received.startswith(held[HEAD_BYTES : shape_at + 2], HEAD_BYTES)
+        or held[shape_at + 1]
+        or received[shape_at + 2] | received[shape_at + 3] << 8 != entry_count + 1
+        or not held.startswith(NO_RUN_ONE_VALUE, shape_at + 4)
+        or not received.startswith(NO_RUN_ONE_VALUE, shape_at + 4)
+        or not held.startswith(received[start:position], start)
+        or not held.startswith(received[position + ENTRY_BYTES : value_at], position)
+        or (position > start and held[position - ENTRY_BYTES : position - 4] >= actor)
+        or (position < end and held[position : position + ACTOR_BYTES] <= actor)
+        or dot[ACTOR_BYTES:] == NO_COUNTER
+        or len(received) < value_at + VALUE_HEAD_BYTES
+        or own[:STORE_ID_BYTES] == dot[:STORE_ID_BYTES]
+    ):
+        return None
+    length, _, type_length = unpack_value_lengths(received, value_at)
+    if value_at + VALUE_HEAD_BYTES + length + type_length != len(received):
+        return None
+    return received if own == NO_OWN else held[:HEAD_BYTES] + received[HEAD_BYTES:]
 
 
 assert _head.size == HEAD_BYTES

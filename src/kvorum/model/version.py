@@ -32,6 +32,7 @@ NO_ACTOR: Final = b"\0" * ACTOR_BYTES
 _counter = Struct(">I")
 _pack_counter = _counter.pack
 _unpack_counter = _counter.unpack_from
+pack_stamp = _counter.pack  # the last four bytes of an actor
 _dot = Struct(">8s4sI")
 pack_dot = _dot.pack  # of a store id, a stamp and a counter
 unpack_dot = _dot.unpack_from

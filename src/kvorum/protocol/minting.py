@@ -32,6 +32,7 @@ from kvorum.model.context import (
 from kvorum.model.holding import (
     NO_OWN,
     OWN_DOT_OFFSET,
+    joined,
     kept_and_sent,
     own_dot,
     pack_holding,
@@ -61,6 +62,7 @@ from kvorum.model.version import (
     make_actor,
     make_dot,
     pack_dot,
+    pack_stamp,
     unpack_dot,
 )
 from kvorum.protocol.environment import Environment
@@ -134,9 +136,14 @@ class Minter:
             self._draw_unconfirmed()
         held = store.get(key)
         if held and context and table.resolution is not LWW_TABLE:
+            # The usual read-modify-write, without taking anything apart.
             store_id, stamp, counter = unpack_dot(held, OWN_DOT_OFFSET)
-            if store_id == store.store_id and counter < COUNTER_MAX:
-                # The usual read-modify-write, without taking anything apart.
+            joins = store_id != store.store_id  # No mint here yet: the record gets one more actor.
+            if joins:
+                counter = 0
+                stamp = pack_stamp(store.next_stamp())
+                store_id = store.store_id  # Drawing a stamp may have ended the incarnation.
+            if counter < COUNTER_MAX:
                 wall = self._env.wall
                 clock = self.plain_clock.tick(wall)
                 dot = pack_dot(store_id, stamp, counter + 1)
@@ -144,7 +151,8 @@ class Minter:
                 encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
                 flags = (HAS_TOMBSTONE if tombstone else 0) | (EXPIRES if expiry else 0)
                 seen = context[CONTEXT_HEAD_BYTES:-4]
-                rest = rewritten(held, partition_key, seen, flags, encoded)
+                made = joined if joins else rewritten
+                rest = made(held, partition_key, seen, flags, encoded)
                 if rest is not None and is_whole(context):
                     # The context equals what is held, so nothing else in it needs a check; but
                     # one that was damaged may say by chance what its holder has never read.
