@@ -292,10 +292,10 @@ class Checks:
 
     def _judge_shown(self, history: KeyHistory, name: str, covered: int, shown: int) -> None:
         expected = history.expected(covered)
-        if shown & ~expected:
+        undead = shown & ~expected & ~history.brought_back
+        if undead:
             self._world.fail(
-                f"undead: {name} shows {history.names_of(shown & ~expected)} beside what "
-                "superseded it"
+                f"undead: {name} shows {history.names_of(undead)} beside what superseded it"
             )
         hidden = expected & ~shown & ~history.reaped
         for mint in history.mints:

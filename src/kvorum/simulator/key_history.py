@@ -143,6 +143,18 @@ class KeyHistory:
                 reaped |= mask
         return reaped
 
+    @property
+    def brought_back(self) -> int:
+        """What had been reaped, and may be there again: see ``forget_reaps``.
+
+        Also beside what superseded it. That a deleted value was superseded, nobody says any more
+        once its actor is retired.
+        """
+        mask = 0
+        for _, taken_back in self._forgotten:
+            mask |= taken_back
+        return mask
+
     def forget_reaps(self, owners: "list[Machine]", now: int) -> None:
         """Take back the reaps of which no owner's disk can know any more.
 
