@@ -6,7 +6,7 @@ request here and the data path take turns; scraping costs the loop about a milli
 
 uvicorn listens to no signals here: the node does, and closes this door in its own order. The
 parser is h11, which bounds what a request's head may be; connections are bounded in number, and
-one that does not send a whole request in time is ended.
+one that does not send a whole request in time, or does not take its answer, is ended.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+import h11
 import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,44 +28,86 @@ from kvorum.server.running import Door, RunningNode
 CONNECTIONS_MAX: Final = 200
 IDLE_SECONDS: Final = 30
 REQUEST_SECONDS: Final = 20.0  # for a whole request to arrive
+ANSWER_SECONDS: Final = 60.0  # for an answer to be worked out and taken
 CLOSE_SECONDS: Final = 2
 HEAD_BYTES_MAX: Final = 32 << 10
 
 
 class _Connection(H11Protocol):
-    """A connection that has only so long for each request to arrive whole."""
+    """A connection that has only so long for each request to arrive whole, and to be read.
+
+    Where there are too many, one gives way to the newcomer, so whoever asks at once is answered,
+    however many others dawdle: the one whose request is awaited longest, else one that does not
+    take its answer, else the oldest.
+    """
 
     _patience: asyncio.TimerHandle | None = None
+    _waits_since = 0.0  # for a whole request
+    _given_up = False
 
     # asyncio declares a BaseTransport, and gives every TCP connection a Transport.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._waits_since = self.loop.time()
         if len(self.connections) > CONNECTIONS_MAX:
-            transport.abort()
-            return
-        self._be_patient()
+            self._make_room()
+        self._be_patient(REQUEST_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         if self._patience is None:
-            self._be_patient()
+            self._be_patient(REQUEST_SECONDS)
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.more_body:
-            self._stop_waiting()
+        if not self._is_waiting():
+            self._be_patient(ANSWER_SECONDS)
+
+    def on_response_complete(self) -> None:
+        self._waits_since = self.loop.time()
+        self._stop_waiting()
+        super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.transport.abort()  # To close it would be to wait for one that may not read.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _be_patient(self) -> None:
-        self._patience = self.loop.call_later(REQUEST_SECONDS, self._on_patience)
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; silently if an answer has begun, since there is only one."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # An answer that is being worked out comes too late.
+            self.cycle.message_event.set()
+
+    def _is_waiting(self) -> bool:
+        """Whether it is the other side's turn to send."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def _make_room(self) -> None:
+        others = [
+            each
+            for each in self.connections
+            if isinstance(each, _Connection) and each is not self and not each._given_up
+        ]
+        slow = [each for each in others if each._is_waiting()]
+        slow = slow or [each for each in others if each.flow.write_paused] or others
+        if slow:
+            min(slow, key=lambda each: each._waits_since)._give_up()
+
+    def _be_patient(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._patience = self.loop.call_later(seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
-    def _on_patience(self) -> None:
-        self._patience = None
+    def _give_up(self) -> None:
+        self._given_up = True
         self.transport.abort()
 
 

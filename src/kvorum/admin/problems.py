@@ -19,13 +19,14 @@ from kvorum.errors import (
     UnknownTable,
 )
 
+TOO_LONG: Final = 413
 # The first that fits.
 CODES: Final[tuple[tuple[type[KvorumError], int, str], ...]] = (
     (BadRequest, 400, "bad_request"),
     (SettingsInvalid, 400, "bad_request"),
     (BadContext, 400, "bad_context"),
     (UnknownTable, 404, "unknown_table"),
-    (TooLarge, 413, "too_large"),
+    (TooLarge, TOO_LONG, "too_large"),
     (TooManySiblings, 409, "too_many_siblings"),
     (Overloaded, 503, "overloaded"),
     (QuorumNotMet, 503, "quorum_not_met"),
@@ -37,9 +38,12 @@ CODES: Final[tuple[tuple[type[KvorumError], int, str], ...]] = (
 
 def problem(status: int, code: str, detail: str) -> Response:
     document = {"status": status, "code": code, "title": code.replace("_", " "), "detail": detail}
-    return Response(
+    answer = Response(
         msgspec.json.encode(document), status_code=status, media_type="application/problem+json"
     )
+    if status == TOO_LONG:
+        answer.headers["Connection"] = "close"  # Nobody waits for the rest of the body.
+    return answer
 
 
 def problem_of(error: KvorumError) -> Response:

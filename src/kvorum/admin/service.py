@@ -37,14 +37,15 @@ from kvorum.admin.overview import (
 from kvorum.admin.problems import problem, problem_of
 from kvorum.admin.queries import number_of, query_of
 from kvorum.admin.status import status_document
+from kvorum.admin.turnstile import Turnstile
 from kvorum.errors import BadRequest, KvorumError, TooLarge
 from kvorum.model.tables import DEFAULT_TABLE
 from kvorum.server.running import RunningNode
 
 JSON: Final = "application/json"
 ENCODINGS: Final = ("text", "hex", "base64")
-BODY_OVERHEAD_BYTES: Final = 64 << 10  # of a put, beside its value in base64
 SHOWN_BYTES_MAX: Final = 256 << 10  # of one value; the page is no way to fetch files
+BODY_BYTES_MAX: Final = 512 << 10  # of a put: what may be shown, in base64; nor to bring them
 
 
 class PutWish(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,7 +78,7 @@ def make_service(node: RunningNode, cluster: Cluster, names: list[str]) -> ASGIA
         },
     )
     app.router.redirect_slashes = False  # A path is that path, or none.
-    return Guard(app, names, policy_of(page))
+    return Turnstile(Guard(app, names, policy_of(page)))
 
 
 def policy_of(page: bytes) -> str:
@@ -248,10 +249,10 @@ class Service:
         query_of(request)
         if request.headers.get("content-type", "").partition(";")[0].strip() != JSON:
             raise BadRequest(f"the body must be {JSON}")
-        body = await _body(request, self._node.config.value_bytes_max * 4 // 3)
+        body = await _body(request)
         try:
             wish = _wish_decoder.decode(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body is not what was expected: {error}") from None
         client = await self._cluster.client()
         stored = await client.table(wish.table).put(
@@ -304,14 +305,17 @@ def decoded(text: str, encoding: str, name: str) -> bytes:
         raise BadRequest(f"{name} is not {encoding}") from None
 
 
-async def _body(request: Request, bytes_max: int) -> bytes:
+async def _body(request: Request) -> bytes:
     """A request's body, if it is not longer than it may be; what is longer is not gathered."""
-    limit = bytes_max + BODY_OVERHEAD_BYTES
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLarge(f"the body has more than {limit} bytes")
-        parts.append(part)
+    announced = int(request.headers.get("content-length", "0"))  # the parser has looked at it
+    if announced <= BODY_BYTES_MAX:
+        async for part in request.stream():
+            size += len(part)
+            if size > BODY_BYTES_MAX:
+                break
+            parts.append(part)
+    if max(announced, size) > BODY_BYTES_MAX:
+        raise TooLarge(f"the body has more than {BODY_BYTES_MAX} bytes; use kvorum put")
     return b"".join(parts)

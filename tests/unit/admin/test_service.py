@@ -8,7 +8,7 @@ import pytest
 
 from kvorum.admin.cluster import Cluster
 from kvorum.admin.problems import CODES, problem_of
-from kvorum.admin.service import Service, decoded, make_service
+from kvorum.admin.service import BODY_BYTES_MAX, Service, decoded, make_service
 from kvorum.client.store import Ack, Found, Stored
 from kvorum.errors import BadRequest, KvorumError, NoNodeReachable, QuorumNotMet
 from kvorum.model.record import Value, pack_value
@@ -166,6 +166,7 @@ def test_a_put_goes_over_what_its_writer_has_seen() -> None:
         ({"content-type": "text/plain"}, json.dumps(PUT), "must be application/json"),
         ({}, json.dumps(PUT), "must be application/json"),
         (JSON, "{", "not what was expected"),
+        (JSON, '{"table": "\xa6"}', "not what was expected: 'utf-8'"),
         (JSON, json.dumps({**PUT, "more": 1}), "unknown field `more`"),
         (JSON, json.dumps({**PUT, "value_encoding": "rot13"}), "an encoding is one of"),
         (JSON, json.dumps({**PUT, "value": "?", "value_encoding": "base64"}), "is not base64"),
@@ -174,15 +175,22 @@ def test_a_put_goes_over_what_its_writer_has_seen() -> None:
 )
 def test_a_body_that_cannot_be_is_refused(headers: dict[str, str], body: str, text: str) -> None:
     table = PlayedTable()
-    answer = asked("/api/key", table=table, method="POST", headers=headers, body=body.encode())
+    answer = asked(
+        "/api/key", table=table, method="POST", headers=headers, body=body.encode("latin-1")
+    )
     assert (answer.status, answer.json()["code"]) == (400, "bad_request")
     assert text in answer.json()["detail"]
     assert table.puts == []
 
 
-def test_a_body_that_is_too_long_is_not_gathered() -> None:
-    answer = asked("/api/key", method="POST", headers=JSON, body=bytes(23 << 20))
+@pytest.mark.parametrize("headers", [JSON, {**JSON, "content-length": str(BODY_BYTES_MAX + 1)}])
+def test_a_body_that_is_too_long_is_not_gathered_nor_its_rest_waited_for(
+    headers: dict[str, str],
+) -> None:
+    body = bytes(0 if "content-length" in headers else BODY_BYTES_MAX + 1)
+    answer = asked("/api/key", method="POST", headers=headers, body=body)
     assert (answer.status, answer.json()["code"]) == (413, "too_large")
+    assert answer.headers["connection"] == "close"
 
 
 def test_a_failure_of_the_cluster_is_told_with_its_code() -> None:
