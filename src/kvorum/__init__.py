@@ -8,7 +8,7 @@ __version__ = "0.1.0.dev0"
 
 from kvorum.client.asynchronous import AsyncClient
 from kvorum.client.blocking import Client
-from kvorum.client.store import Ack, Found, LocalCopy, Sibling, Stored, TableDescription
+from kvorum.client.store import Ack, AsideCopy, Found, LocalCopy, Sibling, Stored, TableDescription
 from kvorum.errors import (
     BadContext,
     BadRequest,
@@ -56,6 +56,7 @@ def aconnect(
 
 __all__ = [
     "Ack",
+    "AsideCopy",
     "AsyncClient",
     "BadContext",
     "BadRequest",

@@ -285,6 +285,18 @@ def test_the_topology_status_and_explain(client: Any, key: str) -> None:
     assert len({replica.record for replica in explained.replicas}) == 1
 
 
+def test_what_a_node_has_set_aside_can_be_asked_for(client: Any) -> None:
+    assert client.list_aside("a", limit=1) == []
+    nothing = kvorum.AsideCopy(bytes(8), b"k", b"", (), (), b"\1" + bytes(40), bytes(32))
+    assert client.discard_aside("a", [nothing]) == 0
+    with pytest.raises(kvorum.TooLarge, match="256 may be discarded at once"):
+        client.discard_aside("a", [nothing] * 257)
+    with pytest.raises(kvorum.BadRequest, match="limit 257"):
+        client.list_aside(2, limit=257)
+    with pytest.raises(kvorum.BadRequest, match="no member 'z'"):
+        client.list_aside("z")
+
+
 def test_a_local_read_shows_one_nodes_own_copies_and_repairs_nothing(client: Any, key: str) -> None:
     table = client.table("default")
     table.put(key, b"book", w=3)

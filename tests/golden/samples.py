@@ -16,6 +16,13 @@ from kvorum.model.tables import TableSettings
 from kvorum.model.topology import Member, PartitionEntry, Topology, encode_topology
 from kvorum.model.version import Seen, make_actor, make_dot
 from kvorum.wire import requests
+from kvorum.wire.aside_messages import (
+    AsideAnswer,
+    AsideDiscard,
+    AsideDiscarded,
+    AsideQuery,
+    CopyAside,
+)
 from kvorum.wire.codec import encode as encode_message
 from kvorum.wire.exchange_messages import (
     BlocksAnswer,
@@ -247,6 +254,12 @@ CONTROL_MESSAGES: list[Control] = [
     LeavesAnswer(8, [449], b"leaf 44!", [448]),
     EntriesQuery(8, [449], b"\x01\x01\xc1", b"\x01\x01\xc2", [KEY], b"a record"),
     EntriesAnswer(8, b"\x01\x01\xc2", [KEY], 4, 1),
+    AsideQuery(19, KEY, 100),
+    AsideAnswer(
+        19, [CopyAside(KEY, b"alice", SIBLINGS), CopyAside(b"\2" + KEY[1:], b"al", SIBLINGS, [2])]
+    ),
+    AsideDiscard(20, [(KEY, b"digest of record")]),
+    AsideDiscarded(20, 1),
 ]  # fmt: skip
 
 

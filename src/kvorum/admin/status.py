@@ -53,7 +53,7 @@ def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
         counted = 100 - 100 * answer.leaves_stale // LEAVES
         found.append(f"counts its records anew: {counted} % done")
     if answer.records_aside:
-        found.append(f"has set {answer.records_aside} records aside: its copy had missed a reap")
+        found.append(f"has set {answer.records_aside} records aside: see kvorum aside list")
     found += [
         f"believes {peer.name} {peer.belief}, for {peer.believed_for // 1_000_000} s"
         for peer in answer.peers

@@ -8,6 +8,7 @@ import typer
 
 import kvorum
 from kvorum.cli import outcome
+from kvorum.cli.aside import aside
 from kvorum.cli.bench import bench
 from kvorum.cli.demo import demo
 from kvorum.cli.explain import explain
@@ -48,6 +49,7 @@ app.command(rich_help_panel=TALKING)(delete)
 app.add_typer(tables, name="table", rich_help_panel=TALKING)
 app.command(rich_help_panel=TALKING)(status)
 app.command(rich_help_panel=TALKING)(explain)
+app.add_typer(aside, name="aside", rich_help_panel=TALKING)
 app.add_typer(trace, name="trace", rich_help_panel=TALKING)
 app.command(rich_help_panel=TALKING)(bench)
 

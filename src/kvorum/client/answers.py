@@ -7,7 +7,16 @@ use then.
 from struct import error as StructError
 from typing import Final
 
-from kvorum.client.store import LEVEL_NAMES, Ack, Found, LocalCopy, Stored, TableDescription
+from kvorum.client.store import (
+    LEVEL_NAMES,
+    Ack,
+    AsideCopy,
+    Found,
+    LocalCopy,
+    Stored,
+    TableDescription,
+    sibling_of,
+)
 from kvorum.errors import (
     BadContext,
     BadRequest,
@@ -19,8 +28,17 @@ from kvorum.errors import (
     TooManySiblings,
     UnknownTable,
 )
-from kvorum.model.record import RecordInvalid, Value, check_record, split_values, value_end
+from kvorum.model.hashing import SECOND_HASH_OFFSET, SORT_KEY_OFFSET, TABLE_ID_OFFSET
+from kvorum.model.record import (
+    RecordInvalid,
+    Value,
+    check_record,
+    record_digest,
+    split_values,
+    value_end,
+)
 from kvorum.model.tables import TableSettings
+from kvorum.wire.aside_messages import AsideAnswer
 from kvorum.wire.messages import LocalAnswer, TableAnswer
 from kvorum.wire.requests import (
     ACK_BYTES,
@@ -157,12 +175,27 @@ def decode_copies(answer: LocalAnswer) -> list[LocalCopy]:
     ]  # fmt: skip
 
 
+def decode_aside(answer: AsideAnswer) -> list[AsideCopy]:
+    """What one node has set aside. Raises ``AnswerInvalid``."""
+    return [
+        AsideCopy(
+            copy.key[TABLE_ID_OFFSET:SECOND_HASH_OFFSET], copy.partition_key,
+            copy.key[SORT_KEY_OFFSET:], tuple(map(sibling_of, _versions(copy.record))),
+            tuple(copy.hint_for), copy.key, record_digest(copy.record),
+        )
+        for copy in answer.copies
+    ]  # fmt: skip
+
+
 def _alive(record: bytes | None) -> tuple[bytes, ...]:
     if record is None:
         return ()
+    return tuple(value.data for value in _versions(record) if not value.tombstone)
+
+
+def _versions(record: bytes) -> list[Value]:
     try:
         check_record(record)
     except (RecordInvalid, StructError) as error:
         raise AnswerInvalid(f"a node holds what is no record: {error}") from None
-    values = [Value(encoded) for encoded in split_values(record)]
-    return tuple(value.data for value in values if not value.tombstone)
+    return [Value(encoded) for encoded in split_values(record)]

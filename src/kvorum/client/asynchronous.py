@@ -14,11 +14,12 @@ from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from kvorum.client import operations, requests
 from kvorum.client.addresses import Address, parse_addresses
-from kvorum.client.answers import decode_copies, describe_tables
+from kvorum.client.answers import decode_aside, decode_copies, describe_tables
 from kvorum.client.connections import Shell
 from kvorum.client.requests import Request, Waiter
 from kvorum.client.session import Session
 from kvorum.client.store import (
+    AsideCopy,
     DurabilityName,
     Found,
     Key,
@@ -315,6 +316,16 @@ class AsyncClient(Store):
     ) -> list[LocalCopy]:
         member = self._entered().member_named(node)
         return decode_copies(await self._run(requests.ask_local(table, keys, sort_key, member)))
+
+    async def list_aside(
+        self, node: str | int, *, start: bytes = b"", limit: int = 256
+    ) -> list[AsideCopy]:
+        member = self._entered().member_named(node)
+        return decode_aside(await self._run(requests.ask_aside(member, start, limit)))
+
+    async def discard_aside(self, node: str | int, copies: Iterable[AsideCopy]) -> int:
+        member = self._entered().member_named(node)
+        return (await self._run(requests.ask_discard(member, copies))).count
 
     async def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> ExplainAnswer:
         return await self._run(requests.ask_explain(table, key, sort_key))

@@ -18,11 +18,12 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from kvorum.client import operations, requests
 from kvorum.client.addresses import parse_addresses
-from kvorum.client.answers import decode_copies, describe_tables
+from kvorum.client.answers import decode_aside, decode_copies, describe_tables
 from kvorum.client.requests import Request, Waiter
 from kvorum.client.session import Session
 from kvorum.client.sockets import Sockets
 from kvorum.client.store import (
+    AsideCopy,
     DurabilityName,
     Found,
     Key,
@@ -153,6 +154,16 @@ class Client(Store):
     ) -> list[LocalCopy]:
         member = self._session.member_named(node)
         return decode_copies(self._run(requests.ask_local(table, keys, sort_key, member)))
+
+    def list_aside(
+        self, node: str | int, *, start: bytes = b"", limit: int = 256
+    ) -> list[AsideCopy]:
+        member = self._session.member_named(node)
+        return decode_aside(self._run(requests.ask_aside(member, start, limit)))
+
+    def discard_aside(self, node: str | int, copies: Iterable[AsideCopy]) -> int:
+        member = self._session.member_named(node)
+        return (self._run(requests.ask_discard(member, copies))).count
 
     def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> ExplainAnswer:
         return self._run(requests.ask_explain(table, key, sort_key))

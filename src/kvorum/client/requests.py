@@ -10,10 +10,18 @@ from typing import Final, Generic, TypeVar, cast
 
 from kvorum.client.answers import AnswerInvalid, decode_found, decode_stored
 from kvorum.client.contact import Contact
-from kvorum.client.store import Found, Key, Stored
+from kvorum.client.store import AsideCopy, Found, Key, Stored
 from kvorum.errors import BadRequest, KvorumError, TooLarge
 from kvorum.model.quorum import Durability
 from kvorum.model.tables import DEFAULT_TABLE, DEFAULT_TABLE_ID
+from kvorum.wire.aside_messages import (
+    ASIDE_PAGE_MAX,
+    AsideAnswer,
+    AsideDiscard,
+    AsideDiscarded,
+    AsideQuery,
+    AsideQuestion,
+)
 from kvorum.wire.codec import encode
 from kvorum.wire.kinds import GET_OK, PUT_OK
 from kvorum.wire.messages import (
@@ -48,7 +56,7 @@ T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Control)
 Question = (
     TopologyQuery | TableQuery | TableList | TableCreate | TableSet | TableDrop | StatusQuery
-    | ExplainQuery | TraceQuery | LocalQuery
+    | ExplainQuery | TraceQuery | LocalQuery | AsideQuestion
 )  # fmt: skip
 
 
@@ -309,6 +317,21 @@ def ask_local(table: str, keys: Iterable[Key], sort_key: Key, member: int) -> As
     if len(pairs) > LOCAL_KEYS_MAX:
         raise TooLarge(f"{len(pairs)} keys; {LOCAL_KEYS_MAX} may be looked up at once")
     ask = Ask(LocalQuery(0, b"", pairs), LocalAnswer, table_name(table))
+    ask.target = member
+    return ask
+
+
+def ask_aside(member: int, start: bytes, limit: int) -> Ask[AsideAnswer]:
+    ask = Ask(AsideQuery(0, start, limit), AsideAnswer)
+    ask.target = member
+    return ask
+
+
+def ask_discard(member: int, copies: Iterable[AsideCopy]) -> Ask[AsideDiscarded]:
+    named = [(copy.position, copy.digest) for copy in copies]
+    if len(named) > ASIDE_PAGE_MAX:
+        raise TooLarge(f"{len(named)} copies; {ASIDE_PAGE_MAX} may be discarded at once")
+    ask = Ask(AsideDiscard(0, named), AsideDiscarded)
     ask.target = member
     return ask
 

@@ -80,6 +80,17 @@ class Sibling:
     put_id: bytes
 
 
+def sibling_of(version: Value) -> Sibling:
+    return Sibling(
+        None if version.tombstone else version.data,
+        version.dot,
+        version.clock,
+        version.expiry,
+        version.content_type.decode("utf-8", "replace"),
+        version.put_id,
+    )
+
+
 class Found:
     """The answer to a get: the values alive under a key, and the context to write with.
 
@@ -120,17 +131,7 @@ class Found:
     @property
     def siblings(self) -> tuple[Sibling, ...]:
         """Everything alive under the key in detail, deletes included."""
-        return tuple(
-            Sibling(
-                None if version.tombstone else version.data,
-                version.dot,
-                version.clock,
-                version.expiry,
-                version.content_type.decode("utf-8", "replace"),
-                version.put_id,
-            )
-            for version in self._versions
-        )
+        return tuple(map(sibling_of, self._versions))
 
     def __repr__(self) -> str:
         return f"Found(values={self.values!r}, deleted={self.deleted})"
@@ -147,6 +148,26 @@ class LocalCopy:
     hint_for: tuple[int, ...] = ()  # owners for whom it keeps what follows, beside its own copy
     hint_values: tuple[bytes, ...] = ()
     hint_seconds: float = 0.0  # how long that has waited
+
+
+@dataclass(frozen=True, slots=True)
+class AsideCopy:
+    """A copy that a node has set aside, because it had missed that deletes were forgotten.
+
+    It is never served. Whether what it holds is still wanted only a person can say.
+    """
+
+    table_id: bytes
+    key: bytes
+    sort_key: bytes
+    siblings: tuple[Sibling, ...]  # deletes included
+    hint_for: tuple[int, ...]  # owners for whom the node kept it; empty: its own copy
+    position: bytes  # among all that are set aside there
+    digest: bytes  # of what it holds, so that no other copy is discarded in its place
+
+    @property
+    def values(self) -> tuple[bytes, ...]:
+        return tuple(one.value for one in self.siblings if one.value is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +318,20 @@ class Store(ABC):
         self, table: str, keys: Iterable[Key], *, node: str | int, sort_key: Key = b""
     ) -> Result[list[LocalCopy]]:
         """One node's own copies of up to 1,000 keys, without repair: for tests and operators."""
+
+    @abstractmethod
+    def list_aside(
+        self, node: str | int, *, start: bytes = b"", limit: int = 256
+    ) -> Result[list[AsideCopy]]:
+        """Copies that one node has set aside, ``start`` and what lies behind it; at most 256.
+
+        A page may be shorter for its size. Go on from the last ``position`` and a zero byte, until
+        nothing comes.
+        """
+
+    @abstractmethod
+    def discard_aside(self, node: str | int, copies: Iterable[AsideCopy]) -> Result[int]:
+        """Forget up to 256 copies that one node has set aside, for good; how many there were."""
 
     @abstractmethod
     def explain(self, table: str, key: Key, *, sort_key: Key = b"") -> Result[ExplainAnswer]:

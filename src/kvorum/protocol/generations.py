@@ -25,6 +25,7 @@ from typing import Final
 from kvorum.model.hashing import SPACE_HINTS, SPACE_RECORDS
 from kvorum.model.record import record_digest
 from kvorum.model.ring import Ring
+from kvorum.protocol.aside import Aside
 from kvorum.protocol.environment import Environment
 from kvorum.protocol.holdings import Holdings
 from kvorum.protocol.ports import HintKeeper
@@ -34,9 +35,7 @@ from kvorum.storage.store import Store
 from kvorum.wire.reaping_messages import GenerationQuery, GenerationState, GenerationStates
 
 SPACE_GENERATIONS: Final = b"\x00gen"  # meta keys: generation and last drop, by partition
-KEY_ASIDE: Final = b"\x00aside"  # meta key: how many records and hints are set aside
 KEY_UNADOPTED: Final = b"\x00unadopted"  # meta key: bit map of partitions without a generation
-SPACE_ASIDE: Final = b"\x04"  # copies that were set aside: a space byte, then the key as it was
 FIRST: Final = 0  # the generation that every partition begins with
 NOT_READY: Final = -1
 ADOPTION_PATIENCE: Final = 1_000_000  # how long holders are waited for, once anybody has answered
@@ -98,7 +97,6 @@ class Generations(Timed):
     """
 
     __slots__ = (
-        "_aside",
         "_asked",
         "_env",
         "_first_told_at",
@@ -106,11 +104,12 @@ class Generations(Timed):
         "_known",
         "_reaped",
         "_ring",
+        "_setting_aside",
         "_shift",
         "_store",
         "_timers",
         "_told",
-        "aside_records",
+        "aside",
         "current",
         "dropped",
         "entries",
@@ -134,7 +133,7 @@ class Generations(Timed):
         self._timers = timers
         self.me = me
         self._known: dict[int, int] = {}  # partition -> generation; FIRST is not listed
-        self._aside: dict[int, _SettingAside] = {}
+        self._setting_aside: dict[int, _SettingAside] = {}
         self._asked: dict[int, int] = {}  # partition -> when its holders were asked last
         self._told: dict[int, GenerationStates] = {}  # what each member told first
         self._first_told_at = -1
@@ -143,7 +142,7 @@ class Generations(Timed):
         self.entries = 0  # made since the start
         # Partition -> key -> digest of what was reaped under its present generation.
         self._reaped: dict[int, dict[bytes, bytes]] = {}
-        self.aside_records = 0  # found set aside at the start, or set aside since
+        self.aside = Aside(store)  # what was set aside, now or by an earlier run
         self.unadopted: dict[int, None] = {}
         self.unconfirmed: dict[int, None] = {}  # partitions whose other holders have yet to speak
         self.current = [NOT_READY] * ring.partitions
@@ -180,7 +179,6 @@ class Generations(Timed):
             self._timers.wake(self._env.now + CONFIRM_PATIENCE, _Confirming(self))
         if self.unadopted and listed is None:
             self._keep_unadopted()
-        self.aside_records = int.from_bytes(store.get(KEY_ASIDE) or b"", "big")
 
     def _open(self, partition: int) -> None:
         """The partition may be served, under its generation."""
@@ -234,7 +232,7 @@ class Generations(Timed):
         Nothing is learned while nothing can be written: whoever tells will be asked again.
         """
         mine = self.known(partition)
-        if generation < mine or partition in self.unadopted or partition in self._aside:
+        if generation < mine or partition in self.unadopted or partition in self._setting_aside:
             return False
         if not self._store.writable:
             return False
@@ -281,7 +279,7 @@ class Generations(Timed):
             (partition, generation, self.dropped.get(partition, FIRST))
             for partition, generation in self._known.items()
         ]
-        missing = {**self.unadopted, **dict.fromkeys(self._aside)}
+        missing = {**self.unadopted, **dict.fromkeys(self._setting_aside)}
         return GenerationStates(entered, self._bit_map(missing) if missing else b"")
 
     def on_states(self, member: int, states: GenerationStates) -> None:
@@ -380,7 +378,7 @@ class Generations(Timed):
         self.unconfirmed.pop(partition, None)
         self.on_set_aside(partition)
         aside = _SettingAside(self, partition, generation, dropped)
-        self._aside[partition] = aside
+        self._setting_aside[partition] = aside
         self._env.report(
             "copy_set_aside", partition=partition, generation=self.known(partition),
             dropped=dropped,
@@ -392,7 +390,7 @@ class Generations(Timed):
         if self._move_aside(aside.partition):
             self._timers.wake(self._env.now + ASIDE_INTERVAL, aside)
             return
-        del self._aside[aside.partition]
+        del self._setting_aside[aside.partition]
         self.on_set_aside(aside.partition)  # Once more: nothing has been filled in before.
         self.enter(aside.partition, aside.generation, aside.dropped)
         self._env.counters.partitions_set_aside += 1
@@ -409,16 +407,14 @@ class Generations(Timed):
                 rows = store.scan(space + lo[1:], end, ASIDE_SLICE)
             except EngineFailed:
                 return True  # Who reads and writes meets it too, and says so.
+            self.aside.take(rows)
             for key, held in rows:
-                store.put(SPACE_ASIDE + key, held)
                 if space == SPACE_RECORDS:
                     self._holdings.forget(key, held)
                 elif self.hints is not None:
                     self.hints.forget(SPACE_RECORDS + key[1:])
             if rows:
                 self._env.counters.records_set_aside += len(rows)
-                self.aside_records += len(rows)
-                store.put(KEY_ASIDE, self.aside_records.to_bytes(8, "big"))
                 return True
             store.drop_range(space + lo[1:], end)  # What is damaged no scan has shown.
         return False
@@ -426,7 +422,7 @@ class Generations(Timed):
     @property
     def not_ready(self) -> int:
         """Partitions held here of which nothing is served: not adopted, unheard, or set aside."""
-        return len(self.unadopted) + len(self.unconfirmed) + len(self._aside)
+        return len(self.unadopted) + len(self.unconfirmed) + len(self._setting_aside)
 
 
 def _nobody_asks(partition: int) -> None:

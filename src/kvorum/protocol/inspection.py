@@ -1,4 +1,4 @@
-"""What people ask a node about itself and about a key: status, explain, local reads.
+"""What people ask a node about itself and about a key: explain, local reads, copies set aside.
 
 A local read is a replica's own copy, without repair, and what it keeps for owners. ``explain``
 gathers one from each owner and listed fallback and says who does not answer; it changes nothing
@@ -12,10 +12,12 @@ from kvorum.model.hashing import SPACE_RECORDS, TABLE_ID_BYTES, engine_key
 from kvorum.model.holding import own_dot, record_of
 from kvorum.model.ring import Ring
 from kvorum.model.tables import TableRegistry
+from kvorum.protocol.aside import Aside
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.hints import Hints
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.store import Store
+from kvorum.wire.aside_messages import AsideQuestion
 from kvorum.wire.codec import encode
 from kvorum.wire.messages import (
     LOCAL_KEYS_MAX,
@@ -55,11 +57,15 @@ class _Explanation(Timed):
 class Inspection:
     """Answers questions; holds what is being gathered."""
 
-    __slots__ = ("_env", "_gathering", "_hints", "_me", "_number", "_ring", "_store", "_timers")
+    __slots__ = (
+        "_aside", "_env", "_gathering", "_hints", "_me", "_number", "_ring", "_store", "_timers",
+    )  # fmt: skip
 
     def __init__(
-        self, env: Environment, store: Store, hints: Hints, ring: Ring, timers: Timers, me: int
-    ) -> None:
+        self, env: Environment, store: Store, hints: Hints, aside: Aside, ring: Ring,
+        timers: Timers, me: int,
+    ) -> None:  # fmt: skip
+        self._aside = aside
         self._env = env
         self._hints = hints
         self._store = store
@@ -68,6 +74,16 @@ class Inspection:
         self._me = me
         self._number = 0
         self._gathering: dict[int, _Explanation] = {}
+
+    def on_question(
+        self, client: ClientPort, question: LocalQuery | ExplainQuery | AsideQuestion
+    ) -> None:
+        if isinstance(question, LocalQuery):
+            self.on_local_query(client, question)
+        elif isinstance(question, ExplainQuery):
+            self.on_explain(client, question)
+        else:
+            self._aside.on_question(client, question)
 
     def local_read(self, request: int, key: bytes) -> LocalRecord:
         """What this node itself holds, and keeps for others."""

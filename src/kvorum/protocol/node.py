@@ -42,6 +42,7 @@ from kvorum.protocol.timers import Timed, Timers
 from kvorum.protocol.tracing import Tracer
 from kvorum.protocol.tree_scan import TreeScan
 from kvorum.storage.store import Store
+from kvorum.wire.aside_messages import AsideDiscard, AsideQuery
 from kvorum.wire.codec import decode_control, encode
 from kvorum.wire.exchange_messages import ExchangeMessage
 from kvorum.wire.framing import FrameInvalid
@@ -164,7 +165,8 @@ class Node:
             self._expired_by,
         )  # fmt: skip
         self.exchange = self._make_exchange(copies)
-        self.inspection = Inspection(env, store, self.hints, ring, self.timers, me)
+        aside = self.generations.aside
+        self.inspection = Inspection(env, store, self.hints, aside, ring, self.timers, me)
         self.tracer = Tracer(env, store, self.requests, self.timers, me)
         self.listing = Listing(env, store, ring, self.timers, me, tables.registry, self.background)
         self.documents = SharedDocuments(env, ring.topology, self.tables)
@@ -286,10 +288,8 @@ class Node:
                 self.tables.on_drop(client, message)
             case StatusQuery():
                 client.send(encode(self.status(message.request)))
-            case LocalQuery():
-                self.inspection.on_local_query(client, message)
-            case ExplainQuery():
-                self.inspection.on_explain(client, message)
+            case LocalQuery() | ExplainQuery() | AsideQuery() | AsideDiscard():
+                self.inspection.on_question(client, message)
             case TraceQuery():
                 self.tracer.on_query(client, message, self.peering.steady)
                 if not self._sweep_armed:
@@ -585,7 +585,7 @@ class Node:
             deletes_noted=self.holdings.noted,
             reaping_blocked=self._reaping_blocked(),
             partitions_not_ready=self.generations.not_ready,
-            records_aside=self.generations.aside_records,
+            records_aside=self.generations.aside.count,
             incarnation=self.membership.gossip.own.incarnation,
             health=self.membership.detector.health,
             hints=self.hints.count,

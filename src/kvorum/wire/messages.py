@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from kvorum.model.tables import TableSettings
+from kvorum.wire.aside_messages import SetAside
 from kvorum.wire.exchange_messages import Exchanging
 from kvorum.wire.gossip_messages import Gossiping
 from kvorum.wire.handoff_messages import Handoff
@@ -333,5 +334,5 @@ Control = (
     | TableSet | TableDrop | StatusQuery | StatusAnswer | ExplainQuery | ExplainAnswer
     | LocalQuery | LocalAnswer | Reaping
     | Gossiping | Tracing | Handoff | Exchanging
-    | KeysQuery | KeysAnswer | LocalKeys | LocalKeysAnswer
+    | KeysQuery | KeysAnswer | LocalKeys | LocalKeysAnswer | SetAside
 )  # fmt: skip

@@ -12,6 +12,7 @@ from tests.support.recording import OneNode
 FROM_CLIENTS = {
     "TopologyQuery", "TableQuery", "TableList", "TableCreate", "TableSet", "TableDrop",
     "StatusQuery", "ExplainQuery", "KeysQuery", "TraceQuery", "LocalQuery",
+    "AsideQuery", "AsideDiscard",
 }  # fmt: skip
 FROM_MEMBERS = {
     "Ping", "TablesUpdate", "TablesUpdated", "LocalRead", "LocalRecord",
@@ -27,7 +28,7 @@ FROM_MEMBERS = {
 NO_LONGER_SENT = {"Pong"}
 TO_CLIENTS = {
     "ControlRefused", "TopologyAnswer", "TableAnswer", "StatusAnswer", "ExplainAnswer",
-    "KeysAnswer", "TraceAnswer", "LocalAnswer",
+    "KeysAnswer", "TraceAnswer", "LocalAnswer", "AsideAnswer", "AsideDiscarded",
 }  # fmt: skip
 NAMES = sorted(message.__name__ for message in typing.get_args(Control))
 

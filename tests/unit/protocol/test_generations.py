@@ -240,14 +240,14 @@ def test_a_copy_that_missed_a_reap_is_set_aside_and_never_served() -> None:
     assert one.node.generations.of(one.key()) == SIXTH
     assert one.store.get(one.key()) is None
     assert one.store.get(b"\x04" + one.key()) == HOLDING
-    assert one.node.generations.aside_records == 1
+    assert one.node.generations.aside.count == 1
     assert one.env.counters.records_set_aside == 1
     assert one.env.counters.partitions_set_aside == 1
     assert one.env.events == ["copy_set_aside"]
     assert one.node.holdings.trees.leaves[one.key()[1] << 8 | one.key()[2]] == 0
     one.sync()
     one.restart(clean=False)
-    assert one.node.generations.aside_records == 1
+    assert one.node.generations.aside.count == 1
 
 
 def test_an_unfinished_round_sets_nobody_aside() -> None:
