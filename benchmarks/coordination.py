@@ -115,6 +115,7 @@ class _Trio:
             for other in self.nodes:
                 if other is not node:
                     node.on_control(other.me, other.generations.states())
+            node.replica.behind[:] = bytes(len(node.replica.behind))  # As once caught up.
         for node in reversed(self.nodes):
             self.put_all(node)
         self.coordinator = self.nodes[0]

@@ -26,7 +26,10 @@ GOES: Final = EXPIRES | HAS_TOMBSTONE  # record flags of what may be reaped one 
 class Holdings:
     """The records of one store."""
 
-    __slots__ = ("_actors_usual", "_shift", "_store", "get", "overgrown", "trees", "unreaped")
+    __slots__ = (
+        "_actors_usual", "_change", "_put", "_shift", "_store", "get", "overgrown",
+        "trees", "unreaped",
+    )  # fmt: skip
 
     def __init__(self, store: Store, ring: Ring, trees: Trees) -> None:
         self._store = store
@@ -34,6 +37,8 @@ class Holdings:
         self._shift = ring.shift
         self._actors_usual = ring.n
         self.get = store.get
+        self._put = store.put
+        self._change = trees.change
         # Partition -> keys, as noted; an entry may be out of date and is looked at again.
         self.unreaped: dict[int, dict[bytes, None]] = {}  # records with a tombstone
         self.overgrown: dict[int, dict[bytes, None]] = {}  # with more actors than owners
@@ -41,12 +46,14 @@ class Holdings:
     def write(self, key: bytes, held: bytes | None, holding: bytes) -> None:
         """Keep ``holding`` in place of ``held``, which is what ``get`` returns at this moment."""
         offset = HEAD_BYTES + (holding[2] | holding[3] << 8)
-        if holding[offset + 1] & HAS_TOMBSTONE:
-            self._note(self.unreaped, key)
-        if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
-            self._note(self.overgrown, key)
-        self.trees.change(key, held, holding)
-        self._store.put(key, holding)
+        if (
+            holding[offset + 1] & HAS_TOMBSTONE
+            or holding[offset + 2] > self._actors_usual
+            or holding[offset + 3]
+        ):
+            self._take_note(key, holding, HAS_TOMBSTONE)
+        self._change(key, held, holding)
+        self._put(key, holding)
 
     def forget(self, key: bytes, held: bytes | None) -> None:
         """Hold nothing under ``key`` any more, not even that it was deleted."""
@@ -55,11 +62,7 @@ class Holdings:
 
     def notice(self, key: bytes, holding: bytes) -> None:
         """Look at a record that the slow walk has come by."""
-        offset = HEAD_BYTES + (holding[2] | holding[3] << 8)
-        if holding[offset + 1] & GOES:
-            self._note(self.unreaped, key)
-        if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
-            self._note(self.overgrown, key)
+        self._take_note(key, holding, GOES)
 
     def encoded_notes(self) -> list[bytes]:
         """Keys that are noted, for the next start after a clean stop: the walk may take days."""
@@ -78,6 +81,14 @@ class Holdings:
         """How many records wait to be looked at by a reap round, as far as they are noted."""
         notes = (*self.unreaped.values(), *self.overgrown.values())
         return sum(len(noted) for noted in notes)
+
+    def _take_note(self, key: bytes, holding: bytes, goes: int) -> None:
+        """Note a record that has one of the flags ``goes``, or too many actors."""
+        offset = HEAD_BYTES + (holding[2] | holding[3] << 8)
+        if holding[offset + 1] & goes:
+            self._note(self.unreaped, key)
+        if holding[offset + 2] > self._actors_usual or holding[offset + 3]:
+            self._note(self.overgrown, key)
 
     def _note(self, notes: dict[int, dict[bytes, None]], key: bytes) -> None:
         partition = (key[1] << 8 | key[2]) >> self._shift
