@@ -48,7 +48,7 @@ class SimulatedEngine(MemoryEngine):
 
 
 class Snapshot:
-    """What a machine's disk held at one moment, to be restored later."""
+    """What a machine's disk held of all up to one moment, to be restored later."""
 
     __slots__ = ("disk", "records", "taken_at")
 
@@ -214,7 +214,12 @@ class Machine:
         self._destroyed()
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(self.disk.copied(), dict(self.engine.records), self.world.schedule.now)
+        """The disk as it is now. What the log has refused, or is yet to be given, is not on it."""
+        moment = self.world.schedule.now
+        process = self.process
+        if process is not None and process.store.written_position < process.store.position:
+            moment = process.logged_at
+        return Snapshot(self.disk.copied(), dict(self.engine.records), moment)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put an older state of the disk back, as a restored backup would."""

@@ -134,6 +134,7 @@ class Process(Listener):
         self._syncing: SyncTicket | None = None
         self._moving = False
         self._refused_position = -1
+        self.logged_at = self.schedule.now  # when the log last took all that was written
         self.messages = 0  # taken in so far
         self._in_turn = False  # the time that the turn's work takes is not over
         self._after_turn: list[Callable[[], None]] = []  # what has to wait for that
@@ -276,6 +277,8 @@ class Process(Listener):
                     connection.drop()
         self.peers_to_drop.clear()
         logged = self.store.end_turn()
+        if logged:
+            self.logged_at = self.schedule.now
         if logged and not (self.unsent or self.dirty or self.dies or self.close_after_turn):
             if self.store.position > self.store.durable_position:
                 self.keep_disk_busy()
