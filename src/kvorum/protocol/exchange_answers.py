@@ -72,6 +72,7 @@ class Answerer:
         self._asked_at: dict[int, int] = {}
 
     def ask(self, peer: Peer, question: Question) -> None:
+        self._serving.pop(peer.member, None)  # What is left to send for the last one is not sent.
         self._questions[peer.member] = (peer, question)
         self._asked_at[peer.member] = self.reading.env.now
         self._wake()

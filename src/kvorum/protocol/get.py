@@ -276,8 +276,7 @@ class GetCoordinator(Asker):
 
     def _judge(self) -> None:
         """Refuse as soon as ``r`` answers can no longer come; count who is behind before that."""
-        if self.answered:
-            return
+        assert not self.answered  # A fallback's own copy is asked only where that is not enough.
         left = len(self.order)
         hopeful = self.asked & ~self.failed
         if (hopeful & ~self.behind).bit_count() + left >= self.r:

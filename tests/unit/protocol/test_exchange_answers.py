@@ -367,6 +367,50 @@ def test_a_new_question_takes_the_place_of_one_whose_records_are_under_way() -> 
     assert story.answers() == [], "nobody waits for it any more"
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["about leaves", "about keys"])
+def test_a_new_question_ends_the_sending_for_the_last_one(again: bool) -> None:
+    """Found by a reader: only one about keys did, and only when its turn came."""
+    story = Story(records=60)
+    story.ask(story.query(number=7))
+    while not story.sent():
+        story.one.advance(100)
+    before = len(story.sent())
+    assert before < 20, "not all at once"
+    shown = {key: story.hash(key) for key in story.keys}
+    story.ask(story.query(shown, number=8) if again else LeavesQuery(8, [], b""))
+    (answer,) = story.answers()
+    assert isinstance(answer, EntriesAnswer if again else LeavesAnswer)
+    assert answer.number == 8
+    while story.sent():
+        story.one.accepts(2)
+    assert story.answers() == [answer], "nobody waits for the first one any more"
+    assert story.sent() == []
+
+
+def test_an_engine_that_fails_amid_the_sending_costs_the_asker_its_answer() -> None:
+    story = Story(records=60)
+    story.ask(story.query(number=7))
+    while not story.sent():
+        story.one.advance(100)
+    before = len(story.sent())
+
+    def fails(self: Reading, key: bytes) -> bytes | None:
+        raise EngineFailed("a bad disk")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reading, "get", fails)
+        assert story.answers() == []
+    assert len(story.sent()) == before
+    while story.sent():
+        story.one.accepts(2)
+    assert story.answers() == []
+    story.ask(story.query(number=8))
+    assert story.answers() == []
+    assert story.sent() == story.keys[: len(story.sent())] != []
+    story.one.accepts(2)
+    assert the(story.answers()).number == 8, "the next question is answered as any other"
+
+
 def test_what_is_left_to_send_is_not_sent_over_a_new_connection() -> None:
     story = Story(records=60)
     story.ask(story.query())
