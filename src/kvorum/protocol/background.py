@@ -18,8 +18,8 @@ Two things are known from TCP, too. A share that was not taken has not been trie
 grow. And work that begins after a rest begins at the floor if there are clients, for what was
 right before says nothing about them. Where nobody waits the share is the largest at once.
 
-What the work makes the node do besides, as taking in records that it has asked for, is charged
-to it. Else two nodes that give what they can would drown the one that takes.
+What the work makes the node do besides, as taking in records that it has asked for or given
+credit for, is charged to it. Else two nodes that give what they can would drown the one that takes.
 
 Between two steps the other work of the node has its turns: a slice is at most ``SLICE`` units,
 and the next one waits until the share has earned it.
@@ -114,6 +114,14 @@ class Background(Timed):
         """Background work makes the node do so much outside its slices; it is earned as well."""
         self._tokens -= units
         self._charged += units
+
+    def charge_taken(self, records: int, time: int) -> None:
+        """This node has taken so many records in ``time``, as those say who sent them.
+
+        That is at most half of what background work may cost in this time: a word that is wrong
+        must not stop what there is to do here.
+        """
+        self.charge(min(records * RECORD_TAKEN, time * self._share_max // WHOLE // 2))
 
     @property
     def busy(self) -> bool:

@@ -7,8 +7,10 @@ than what was sent. So a handoff may die at any point, and a hint may be sent tw
 harm. (Dynamo paper, section 4.6; architecture, section 5.)
 
 Nobody floods a node that has just come back: whoever keeps hints for it offers them, and it
-answers how much may be on its way to it, shared among all who offer. An owner that refuses is
-asked again after a pause, which doubles.
+answers how much may be on its way to it, shared among all who offer. By how much an offer has
+shrunk since the last one, so much has been taken, and is charged to the owner's own background
+work; the last offer is of nothing. An owner that refuses is asked again after a pause, which
+doubles.
 """
 
 from itertools import islice
@@ -54,6 +56,16 @@ class Debt:
         self.not_before = 0  # a refusal has asked for a pause
         self.pause = PAUSE_FIRST
         self.parked: dict[bytes, int] = {}  # keys that the owner would not have -> until when
+
+
+class Giver:
+    """A member that keeps hints for us, as it said last."""
+
+    __slots__ = ("entries", "offered_at")
+
+    def __init__(self, entries: int, offered_at: int) -> None:
+        self.entries = entries
+        self.offered_at = offered_at
 
 
 class Delivery(Asker):
@@ -111,7 +123,7 @@ class Handoff(Task):
         self._ring = ring
         self._volatile = volatile  # member -> it keeps nothing on a disk
         self._debts: dict[int, Debt] = {}
-        self._givers: dict[int, int] = {}  # who hands off to us -> when it last offered
+        self._givers: dict[int, Giver] = {}  # who hands off to us
         hints.load()
         self.wake()
 
@@ -219,6 +231,9 @@ class Handoff(Task):
             self._hints.owed.get(delivery.owner)
         ):
             self._env.report("hints_home", member=delivery.owner)
+            self._env.send(delivery.owner, HandoffOffer(0, 0))
+            debt.offered_at = self._env.now - OFFER_INTERVAL  # What comes now is offered at once.
+            debt.credit_until = -1
         self.wake()
 
     def on_refused(self, delivery: Delivery, status: int, payload: bytes) -> None:
@@ -267,11 +282,19 @@ class Handoff(Task):
     def on_offer(self, member: int, offer: HandoffOffer) -> HandoffCredit:
         """Somebody keeps hints for us: share what we can take among all who do."""
         now = self._env.now
-        self._givers[member] = now
-        for giver, offered_at in list(self._givers.items()):
-            if now - offered_at > CREDIT_LASTS:
-                del self._givers[giver]
+        givers = self._givers
+        before = givers.pop(member, None)
+        for giver, known in list(givers.items()):
+            if now - known.offered_at > CREDIT_LASTS:
+                del givers[giver]
+        if before is not None and before.entries > offer.entries:
+            elapsed = min(now - before.offered_at, CREDIT_LASTS)
+            taken = before.entries - offer.entries
+            self._background.charge_taken(taken, elapsed // (len(givers) + 1))
+        if offer.entries <= 0:
+            return HandoffCredit(0, 0)
+        givers[member] = Giver(offer.entries, now)
         if not self._store.writable:
             return HandoffCredit(0, 0)
-        count = len(self._givers)
+        count = len(givers)
         return HandoffCredit(max(CREDIT_ENTRIES // count, 1), max(CREDIT_BYTES // count, 1))

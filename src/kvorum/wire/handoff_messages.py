@@ -10,7 +10,7 @@ from kvorum.wire.message import Message
 class HandoffOffer(Message, tag=60):
     """I keep hints for you. Answered by ``HandoffCredit``; told again about once a second."""
 
-    entries: int  # how many
+    entries: int  # how many; 0: you have them all
     bytes: int
 
 

@@ -9,6 +9,7 @@ from kvorum.config import NodeConfig
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.model.record import first_record
 from kvorum.protocol import handoff
+from kvorum.protocol.background import RECORD_TAKEN
 from kvorum.protocol.hints import Hints
 from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
 from kvorum.wire.link import LATER, NOT_TAKEN, OK, STALE_GENERATION, UNWRITABLE
@@ -299,6 +300,68 @@ def test_credit_is_shared_among_all_who_offer() -> None:
     assert one.node.on_control(3, HandoffOffer(10, 1_000)) == first
 
 
+def test_who_has_given_everything_shares_no_longer() -> None:
+    one = OneNode(count=5).connect()
+    first = one.node.on_control(2, HandoffOffer(10, 1_000))
+    one.node.on_control(3, HandoffOffer(10, 1_000))
+    assert one.node.on_control(3, HandoffOffer(0, 0)) == HandoffCredit(0, 0)
+    assert one.node.on_control(2, HandoffOffer(10, 1_000)) == first
+
+
+def charged(one: OneNode) -> int:
+    return one.node.background._charged
+
+
+def test_what_was_taken_since_the_last_offer_counts_as_background_work_of_the_taker() -> None:
+    one = OneNode(count=5).connect()
+    one.node.on_control(2, HandoffOffer(1_000, 1_000))
+    assert charged(one) == 0, "nothing has come yet"
+    one.advance(1_000_000)
+    one.node.on_control(2, HandoffOffer(300, 1_000))
+    assert charged(one) == 700 * RECORD_TAKEN
+    one.advance(1_000_000)
+    one.node.on_control(2, HandoffOffer(310, 1_000))  # There are more hints than before.
+    assert charged(one) == 700 * RECORD_TAKEN
+    one.advance(1_000_000)
+    one.node.on_control(2, HandoffOffer(0, 0))
+    assert charged(one) == 1_010 * RECORD_TAKEN
+    one.node.on_control(2, HandoffOffer(5, 1_000))
+    assert charged(one) == 1_010 * RECORD_TAKEN, "what it says now is another story"
+
+
+@pytest.mark.parametrize("givers", [(2,), (2, 3, 4, 5)])
+def test_a_wrong_word_charges_no_more_than_the_time_is_worth(
+    givers: tuple[int, ...],
+) -> None:
+    one = OneNode(count=5).connect()
+    for entries in (1 << 60, 0):
+        for member in givers:
+            one.node.on_control(member, HandoffOffer(entries, 1_000))
+        one.advance(1_000_000)
+    share = one.config.background_share_max_percent
+    half = 1_000_000 * share // 100 // 2
+    first = half // len(givers)  # While all of them were giving; fewer and fewer of them are.
+    most = sum(half // left for left in range(1, len(givers) + 1))
+    assert first <= charged(one) <= most
+    before = charged(one)
+    one.node.on_control(2, HandoffOffer(-5, -5))
+    assert charged(one) == before
+
+
+def test_an_owner_is_told_when_it_has_everything() -> None:
+    story = Story(hints=3).back()
+    story.deliver()
+    assert story.hints.count == 0
+    assert [offer.entries for offer in story.offers()] == [3, 0]
+    story.credit(0, 0)
+    story.keep(story.names[0], PEN)
+    story.one.node.handoff.wake()
+    story.one.advance(STEP)
+    assert [offer.entries for offer in story.offers()] == [3, 0, 1], "and of more at once"
+    story.credit(10)
+    assert story.sent() == story.keys[:1]
+
+
 def test_who_cannot_write_gives_no_credit() -> None:
     one = OneNode(count=4).connect()
     one.store.buffer.fail("the engine has failed")
@@ -326,4 +389,6 @@ def test_in_a_cluster_hints_go_home_by_themselves(volatile: tuple[int, ...]) -> 
         cluster.advance(100_000)
         cluster.sync()
     assert cluster[fallback].node.hints.count == 0
+    charges = [charged(cluster[member]) for member in (1, 2, 3, 4)]
+    assert charges == [RECORD_TAKEN * (member == away) for member in (1, 2, 3, 4)]
     assert sorted(cluster.values(away, key)) == [b"0", b"1", b"2", b"3", b"4"]
