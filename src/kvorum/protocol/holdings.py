@@ -59,6 +59,14 @@ class Holdings:
         """Hold nothing under ``key`` any more, not even that it was deleted."""
         self.trees.change(key, held, None)
         self._store.delete(key)
+        self.done(self.unreaped, key)
+        self.done(self.overgrown, key)
+
+    def done(self, notes: dict[int, dict[bytes, None]], key: bytes) -> None:
+        """The key waits for no round any more. Its partition stays, to be looked at once more."""
+        noted = notes.get((key[1] << 8 | key[2]) >> self._shift)
+        if noted:
+            noted.pop(key, None)
 
     def notice(self, key: bytes, holding: bytes) -> None:
         """Look at a record that the slow walk has come by."""

@@ -362,6 +362,7 @@ class Reaping(Timed):
             else:
                 held_head = held[:offset]
             self._holdings.write(key, held, held_head + kept)
+            self._holdings.done(self._holdings.overgrown, key)  # As lean as can be.
             counters.retired_actors += len(reaped.retired)
         else:
             self._holdings.forget(key, held)

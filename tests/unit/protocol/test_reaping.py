@@ -99,6 +99,42 @@ def test_a_delete_that_all_owners_hold_is_forgotten_by_all() -> None:
     assert raised_by(generation) in cluster.nodes
 
 
+def noted(cluster: Cluster) -> list[int]:
+    return [one.node.status(1).deletes_noted for one in cluster.nodes.values()]
+
+
+def test_what_is_forgotten_waits_for_no_round_any_more() -> None:
+    """It was shown as waiting until each owner in turn had come to look at its partition again."""
+    cluster = Cluster()
+    written(cluster)
+    written(cluster, name=b"bob")
+    deleted(cluster)
+    assert noted(cluster) == [1, 1, 1]
+    while any(held(cluster)):
+        pass_time(cluster, 0.25)
+    assert noted(cluster) == [0, 0, 0]
+    assert counted(cluster, "reap_rounds") == 1
+    pass_time(cluster, 20)
+    assert counted(cluster, "reap_rounds") == 1
+    assert not any(one.node.holdings.unreaped for one in cluster.nodes.values())
+
+
+def test_an_owner_that_others_have_reaped_for_names_no_blocker_any_more() -> None:
+    cluster = Cluster()
+    written(cluster)
+    cluster.stop(3)
+    deleted(cluster)
+    pass_time(cluster, 30)
+    assert [one.node.reaping.blockers for one in cluster.nodes.values()][:2] == [{3: 1}] * 2
+    for other in (1, 2):
+        cluster.join(other, 3)
+        cluster.join(3, other)
+    while any(held(cluster)):
+        pass_time(cluster, 0.25)
+    pass_time(cluster, 10)
+    assert not any(one.node.reaping.blockers for one in cluster.nodes.values())
+
+
 def test_what_is_alive_stays() -> None:
     cluster = Cluster()
     written(cluster)
@@ -241,7 +277,12 @@ def test_actors_that_nobody_mints_under_are_forgotten_by_a_round() -> None:
     cluster = Cluster()
     one = cluster[1]
     crowded(cluster, one)
-    pass_time(cluster, 4)
+    assert noted(cluster) == [1, 1, 1]
+    while counted(cluster, "retired_actors") < 15:
+        pass_time(cluster, 0.25)
+    assert noted(cluster) == [0, 0, 0]
+    pass_time(cluster, 20)
+    assert counted(cluster, "reap_rounds") == 1
     records = {record_of(each or b"") for each in held(cluster)}
     assert len(records) == 1
     assert head_of(records.pop())[2] == 1
@@ -413,7 +454,7 @@ def test_what_waits_to_be_reaped_is_known_after_a_clean_stop() -> None:
 
 def test_what_was_noted_and_has_gone_is_noted_no_more_after_a_clean_stop() -> None:
     one, _ = alone()
-    one.node.holdings.forget(one.key(), one.store.get(one.key()))
+    one.store.delete(one.key())
     one.sync()
     one.restart()
     assert one.node.holdings.unreaped == {}
