@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 
 from selenium.webdriver.common.keys import Keys
 
+from kvorum.admin.repairs import TO_DO, WORK
 from kvorum.admin.service import policy_of
 from kvorum.counters import DURATION_BOUNDS, MEANINGS
 from tests.support.browser import Browser, open_browser
 from tests.support.cluster import RunningCluster, running_cluster
+from tests.support.http import ask
 from tests.support.requirements import requires
 
 pytestmark = requires("chromium")
@@ -39,6 +41,15 @@ def states(browser: Browser) -> dict[str, str]:
     rows = browser.find_all("#members tr")
     return {
         row.get_attribute("data-member") or "": row.find_element("css selector", ".pill").text
+        for row in rows
+    }
+
+
+def beliefs(browser: Browser) -> dict[str, str]:
+    """What the page says that its node believes of each member."""
+    rows = browser.find_all("#members tr")
+    return {
+        row.get_attribute("data-member") or "": row.find_element("css selector", ".belief").text
         for row in rows
     }
 
@@ -71,6 +82,9 @@ def test_the_ring_and_members_are_shown_and_a_killed_node_within_five_seconds() 
         )
         assert "at least 2 of 3 owners" in browser.text("#verdict")
         browser.wait_until(lambda: "peer lost" in browser.text("#events"), "no event tells of it")
+        assert browser.text("#believer") == "Believed by a"
+        assert {**beliefs(browser), "c": ""} == {"a": "itself", "b": "alive", "c": ""}
+        browser.wait_until(lambda: beliefs(browser)["c"].startswith("dead, for "), "c lives on")
         browser.run("document.documentElement.dataset.theme = 'dark'; redraw()")
         browser.keep_picture("one-is-dead-dark")
         assert browser.hosts() == {admin}
@@ -89,6 +103,36 @@ def _painted(browser: Browser, canvas: str) -> float:
     )
 
 
+def test_hints_that_wait_are_shown_with_their_age_and_gone_once_handed_over() -> None:
+    with running_cluster(nodes=4, admin=True) as cluster, open_browser(1280, 900) as browser:
+        open_page(browser, cluster)
+        browser.wait_until(lambda: browser.find_all("#work tbody.kind"), "no work is shown")
+        assert browser.text("#repairs-summary") == "no hint waits"
+        assert not browser.find("#owed-table").is_displayed()
+        cluster.processes["d"].kill()
+        browser.wait_until(lambda: states(browser)["d"] == "no answer", "d is shown as alive")
+        with cluster.connect("a") as client:
+            for number in range(60):
+                client.table("default").put(f"key {number}", b"book")
+        browser.wait_until(lambda: "wait, the oldest" in browser.text("#repairs-summary"), "none")
+        rows = [row.text.split() for row in browser.find_all("#owed tr")]
+        assert {row[1] for row in rows} == {"d"}
+        status = ask(cluster.processes["a"].admin, "/api/status").json()["nodes"]
+        kept = {name: node["hints"] for name, node in status.items() if node.get("hints")}
+        assert {row[0]: int(row[2]) for row in rows} == kept
+        taken = browser.find("[data-counter=hints_taken] td:last-child").text
+        assert int(taken) >= sum(kept.values()) > 0
+        browser.keep_picture("hints-wait")
+        browser.run("document.documentElement.dataset.theme = 'dark'; redraw()")
+        browser.keep_picture("hints-wait-dark")
+        cluster.start_again("d")
+        browser.wait_until(lambda: browser.text("#repairs-summary") == "no hint waits", "they stay")
+        assert not browser.find("#owed-table").is_displayed()
+        handed = "[data-counter=hints_handed] td:last-child"
+        assert int(browser.find(handed).text) >= sum(kept.values())
+        assert browser.complaints() == []
+
+
 def test_siblings_of_two_clients_are_merged_and_nothing_is_written_unasked() -> None:
     with running_cluster(admin=True) as cluster, open_browser(1100, 900) as browser:
         with cluster.connect("a") as one, cluster.connect("b") as two:
@@ -103,6 +147,8 @@ def test_siblings_of_two_clients_are_merged_and_nothing_is_written_unasked() -> 
             shown = {each.text for each in browser.find_all(".sibling pre")}
             assert shown == {"book", "pen"}
             assert "every owner is current" in browser.text("#owners-text")
+            on_disk = {row.text for row in browser.find_all("#owners-rows td:nth-child(3)")}
+            assert on_disk == {"never, it is in memory only"}
             browser.find("#merge-join").click()
             merged = browser.find("#merged").get_attribute("value") or ""
             assert sorted(merged.splitlines()) == ["book", "pen"]
@@ -165,6 +211,8 @@ def test_a_keyboard_and_a_phone_are_enough() -> None:
         browser.find("#legend button").send_keys(Keys.ENTER)
         browser.wait_until(lambda: "a owns 64 partitions" in browser.text("#ring-text"), "no owner")
         browser.keep_picture("phone")
+        browser.run("document.documentElement.dataset.theme = 'dark'; redraw()")
+        browser.keep_picture("phone-dark")
         nameless = browser.run(
             "return [...document.querySelectorAll('button, input, select, textarea, canvas, a')]"
             ".filter(e => !(e.labels && e.labels.length) && !e.textContent.trim()"
@@ -210,8 +258,31 @@ class LargeCluster:
             nodes = {
                 str(member["name"]): self._node(str(member["name"])) for member in self.members
             }
-            return {"at_us": self.asked * 1_000_000, "topology_epoch": 1, "nodes": nodes}
+            believes = {
+                name: {"belief": self.dice.choice(("alive", "suspect", "dead")), "for_us": 10**7}
+                for name in list(nodes)[1:]
+            }
+            return {
+                "at_us": self.asked * 1_000_000, "topology_epoch": 1, "nodes": nodes,
+                "believes": believes,
+            }  # fmt: skip
+        if path == "/api/repairs":
+            return self._repairs()
         return []
+
+    def _repairs(self) -> dict[str, Any]:
+        names = [str(member["name"]) for member in self.members]
+        owed = [
+            {"keeper": keeper, "owner": names[0], "hints": 9, "bytes": 99, "oldest_us": 10**9}
+            for keeper in names
+        ]
+        to_do = {name: dict.fromkeys(TO_DO, self.dice.randrange(9)) for name in names}
+        work = {kind: dict.fromkeys(counters, self.asked * 7) for kind, counters in WORK.items()}
+        return {
+            "hints": 900, "hints_oldest_us": 10**9, "owed": owed, "owed_left_out": 9800,
+            "differ": [{"node": name, "peer": "node-1"} for name in names], "differ_left_out": 5,
+            "to_do": to_do, "work": work,
+        }  # fmt: skip
 
     def _node(self, name: str) -> dict[str, Any]:
         if self.dice.random() < 0.05:

@@ -17,7 +17,7 @@ from tests.support.http import ask
 from tests.support.schemas import check_answer, run_schemathesis
 from tests.support.waiting import wait_until
 
-OPERATIONS = 14
+OPERATIONS = 15
 
 
 def test_the_port_does_what_its_document_says(tmp_path: Path) -> None:
@@ -58,6 +58,7 @@ def test_what_a_history_brings_into_the_documents_stands_in_the_document() -> No
         assert status["nodes"]["a"]["operations"]
         assert not checked("/api/overview")["nodes"]["d"]["answers"]
         assert checked("/api/events")
+        wait_until(lambda: checked("/api/repairs")["owed"], "hints are kept, and not shown")
         for path in ("/health", "/health/live", "/health/ready", "/api/about", "/api/topology",
                      "/api/tables"):  # fmt: skip
             assert checked(path)

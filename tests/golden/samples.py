@@ -181,7 +181,7 @@ _TABLE = TableSettings(
 )  # fmt: skip
 _LOCAL = LocalRecord(
     8, 2, SIBLINGS, True, True, make_dot(ALICE, 1), "no connection", RECORDS["first"], [3, 4],
-    5_000_000,
+    5_000_000, True,
 )  # fmt: skip
 _NEWS = News(
     Belief(1, State.ALIVE, 3, b"store 01", 3, b"nonce 08"), 4, 1 << 63 | 5,
@@ -338,7 +338,7 @@ def batch_frames() -> dict[str, bytes]:
 
 # Messages that have grown at their end: which form of them the sample is. What is kept of the
 # earlier ones is still read.
-FORMS: dict[type, int] = {StatusAnswer: 6, LocalRecord: 2, ExplainAnswer: 2, LocalAnswer: 2}
+FORMS: dict[type, int] = {StatusAnswer: 6, LocalRecord: 3, ExplainAnswer: 3, LocalAnswer: 3}
 
 
 def _message_name(message: object) -> str:

@@ -15,7 +15,7 @@ class Replica:
 
     name: str
     state: str  # "current", "behind", "nothing", "damaged", "no answer"
-    durability: str  # "disk", "not yet", "unknown"
+    durability: str  # "yes", "not yet", "never" (it keeps all in memory), "unknown"
     values: tuple[Value, ...]
     own_dot: bytes  # the last dot minted there for the key; empty: never
     text: str
@@ -70,7 +70,7 @@ def judge(topology: Topology, replica: LocalRecord, merged: bytes | None) -> Rep
         state = "behind, holds nothing" if merged is not None else "nothing"
     else:
         state = "current" if record == merged else "behind"
-        durability = "yes" if replica.on_disk else "not yet"
+        durability = "never" if replica.volatile else "yes" if replica.on_disk else "not yet"
         values = tuple(Value(value) for value in split_values(record))
     return Replica(name, state, durability, values, replica.own_dot, replica.text)
 
@@ -113,6 +113,7 @@ def explain_document(
                 "node": replica.name,
                 "state": replica.state,
                 "on_disk": replica.durability == "yes",
+                "durability": replica.durability,
                 "own_dot": replica.own_dot.hex(),
                 "values": [_value_document(value) for value in replica.values],
                 "text": replica.text,

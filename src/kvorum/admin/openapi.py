@@ -10,6 +10,8 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from kvorum.admin.problems import CODES
+from kvorum.admin.repairs import TO_DO, WORK
+from kvorum.model.members import State
 from kvorum.wire.messages import OperationStatus, PeerStatus, StatusAnswer
 
 Document = dict[str, Any]
@@ -22,6 +24,7 @@ _KEY: Final[Document] = {"type": "string", "minLength": 1, "examples": ["alice"]
 _TABLE: Final[Document] = {
     "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$", "examples": ["default"],
 }  # fmt: skip
+_BELIEF: Final[Document] = {"enum": [state.name.lower() for state in State]}
 _ENCODING: Final[Document] = {"enum": ["text", "hex", "base64"]}
 _PLAIN: Final[dict[Any, Document]] = {
     int: _COUNT, str: _TEXT, bool: _FLAG, bytes: {"type": "string", "pattern": "^[0-9a-f]*$"},
@@ -146,6 +149,12 @@ def _cluster_paths() -> Document:
                 errors=_CLUSTER,
             )
         },
+        "/api/repairs": {
+            "get": _get(
+                "repairs", "What waits to be mended, and what is done about it",
+                {"200": _ok(_ref("Repairs"))}, errors=_CLUSTER,
+            )
+        },
         "/api/tables": {
             "get": _get(
                 "tables", "All tables", {"200": _ok(_list(_ref("Table")))}, errors=_CLUSTER
@@ -253,6 +262,7 @@ def _schemas() -> Document:
             }
         ),
         **_cluster_schemas(),
+        "Repairs": _repairs_schema(),
         **_key_schemas(),
     }  # fmt: skip
 
@@ -268,6 +278,7 @@ def _cluster_schemas() -> Document:
         "clock_offset_us": _COUNT, "counters": _map(_COUNT),
         "operations": _list(_list(counts) | {"minItems": 5, "maxItems": 5}),
     }  # fmt: skip
+    belief = {"belief": _BELIEF, "for_us": _COUNT, "incarnation": _COUNT}
     place = {name: member[name] for name in ("id", "address", "zone")}
     speaking = {"problems": texts} | _struct(StatusAnswer, ("request", "member", "name"))
     return {
@@ -288,7 +299,7 @@ def _cluster_schemas() -> Document:
         ),
         "Overview": _object(
             {
-                "at_us": _COUNT, "topology_epoch": _COUNT,
+                "at_us": _COUNT, "topology_epoch": _COUNT, "believes": _map(_object(belief)),
                 "nodes": _map(_answers_or_not({"problems": texts}, overview)),
             }
         ),
@@ -303,6 +314,19 @@ def _cluster_schemas() -> Document:
     }  # fmt: skip
 
 
+def _repairs_schema() -> Document:
+    owed = {"keeper": _TEXT, "owner": _TEXT, "hints": _COUNT, "bytes": _COUNT, "oldest_us": _COUNT}
+    return _object(
+        {
+            "at_us": _COUNT, "hints": _COUNT, "hint_bytes": _COUNT, "hints_oldest_us": _COUNT,
+            "owed": _list(_object(owed)), "owed_left_out": _COUNT,
+            "differ": _list(_object({"node": _TEXT, "peer": _TEXT})), "differ_left_out": _COUNT,
+            "to_do": _map(_object(dict.fromkeys(TO_DO, _COUNT))),
+            "work": _object({kind: _object(dict.fromkeys(WORK[kind], _COUNT)) for kind in WORK}),
+        }
+    )  # fmt: skip
+
+
 def _key_schemas() -> Document:
     octets = {"oneOf": [_object({"text": _TEXT}), _object({"base64": _TEXT})]}
     version = {
@@ -311,7 +335,8 @@ def _key_schemas() -> Document:
     }  # fmt: skip
     value = _object(version | {"text": _TEXT, "base64": _TEXT}, ("text", "base64"))
     replica = {
-        "node": _TEXT, "state": _TEXT, "on_disk": _FLAG, "own_dot": _TEXT,
+        "node": _TEXT, "state": _TEXT, "on_disk": _FLAG,
+        "durability": {"enum": ["yes", "not yet", "never", "unknown"]}, "own_dot": _TEXT,
         "values": _list(_ref("Value")), "text": _TEXT,
     }  # fmt: skip
     hint = {

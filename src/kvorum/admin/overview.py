@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kvorum.admin.status import Statuses, problems_of
+from kvorum.admin.status import Statuses, beliefs_document, problems_of
 from kvorum.counters import DURATION_BOUNDS, MEANINGS
 from kvorum.errors import KvorumError
 from kvorum.model.topology import Topology
@@ -41,11 +41,17 @@ def topology_document(topology: Topology) -> dict[str, Any]:
     }
 
 
-def overview_document(topology: Topology, statuses: Statuses, wall: int) -> dict[str, Any]:
-    """How each node is, by name, and what each has counted. ``wall``: when, in microseconds."""
+def overview_document(
+    topology: Topology, statuses: Statuses, own: StatusAnswer, wall: int
+) -> dict[str, Any]:
+    """How each node is, by name, and what each has counted. ``wall``: when, in microseconds.
+
+    ``own``: of the node that tells this, for what it believes of the others.
+    """
     return {
         "at_us": wall,
         "topology_epoch": topology.epoch,
+        "believes": beliefs_document(own),
         "nodes": {name: _node(answer) for name, answer in statuses.items()},
     }
 

@@ -36,6 +36,7 @@ from kvorum.admin.overview import (
 )
 from kvorum.admin.problems import problem, problem_of
 from kvorum.admin.queries import number_of, query_of
+from kvorum.admin.repairs import repairs_document
 from kvorum.admin.status import status_document
 from kvorum.admin.turnstile import Turnstile
 from kvorum.errors import BadRequest, KvorumError, TooLarge
@@ -139,6 +140,7 @@ class Service:
             "/api/about": self.about,
             "/api/status": self.status,
             "/api/overview": self.overview,
+            "/api/repairs": self.repairs,
             "/api/topology": self.topology,
             "/api/tables": self.tables,
             "/api/events": self.events,
@@ -211,7 +213,13 @@ class Service:
     async def overview(self, request: Request) -> Response:
         query_of(request)
         topology, statuses = await self._cluster.statuses()
-        return _json(overview_document(topology, statuses, self._node.turns.env.wall))
+        own, wall = self._node.status(), self._node.turns.env.wall
+        return _json(overview_document(topology, statuses, own, wall))
+
+    async def repairs(self, request: Request) -> Response:
+        query_of(request)
+        _, statuses = await self._cluster.statuses()
+        return _json(repairs_document(statuses, self._node.turns.env.wall))
 
     async def topology(self, request: Request) -> Response:
         query_of(request)

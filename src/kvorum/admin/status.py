@@ -70,6 +70,18 @@ def problems_of(answer: StatusAnswer | KvorumError) -> list[str]:
     return found
 
 
+def beliefs_document(answer: StatusAnswer) -> dict[str, object]:
+    """What one node believes of each other member, as gossip has told it."""
+    return {
+        peer.name: {
+            "belief": peer.belief,
+            "for_us": peer.believed_for,
+            "incarnation": peer.incarnation,
+        }
+        for peer in answer.peers
+    }
+
+
 def status_document(topology: Topology, statuses: Statuses) -> dict[str, object]:
     """All nodes of a cluster, those that do not answer too."""
     return {

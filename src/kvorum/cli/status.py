@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from kvorum.admin.repairs import hints_owed
 from kvorum.admin.status import Statuses, coverage_of, problems_of, status_document
 from kvorum.cli.options import Json, Nodes
 from kvorum.cli.output import Output, duration_text, size_text
@@ -94,17 +95,8 @@ def _row(topology: Topology, index: int, answer: StatusAnswer | KvorumError) -> 
 def _show_hints(out: Output, statuses: Statuses) -> None:
     """Who keeps what for whom; nothing at all where nobody does."""
     rows: list[list[str | Text]] = [
-        [
-            name,
-            peer.name,
-            str(peer.hints),
-            size_text(peer.hint_bytes),
-            duration_text(peer.hints_waiting),
-        ]
-        for name, answer in statuses.items()
-        if isinstance(answer, StatusAnswer)
-        for peer in answer.peers
-        if peer.hints
+        [one.keeper, one.owner, str(one.hints), size_text(one.size), duration_text(one.waiting)]
+        for one in hints_owed(statuses)
     ]
     if rows:
         out.table(["node", "keeps for", ">hints", ">size", ">oldest"], rows)

@@ -106,7 +106,9 @@ class Inspection:
         on_disk = not store.volatile and store.durable_position >= store.position
         own = own_dot(held)
         minted_here = b"" if own[:8] != store.store_id else own
-        return LocalRecord(request, self._me, record_of(held), False, on_disk, minted_here)
+        copy = LocalRecord(request, self._me, record_of(held), False, on_disk, minted_here)
+        copy.volatile = store.volatile
+        return copy
 
     def on_local_query(self, client: ClientPort, query: LocalQuery) -> None:
         """A client asks for this node's own copies."""

@@ -131,6 +131,7 @@ class LocalRecord(Message, tag=15):
     hint: bytes | None = None  # the record that it keeps for owners; None: none, or a damaged one
     hint_for: list[int] = []  # to whom that is owed
     hint_age: int = 0  # microseconds since the first of it came
+    volatile: bool = False  # the member keeps nothing on a disk
 
 
 class ControlRefused(Message, tag=20):

@@ -112,6 +112,13 @@ def test_the_overview_has_every_node_and_why_one_does_not_answer() -> None:
     assert nodes["b"] == {"answers": False, "problems": ["Connection refused"]}
 
 
+def test_the_overview_has_what_the_node_believes_of_each_other_one() -> None:
+    one = OneNode().connect()
+    believes = asked("/api/overview", one).json()["believes"]
+    assert believes["b"] == {"belief": "alive", "for_us": 0, "incarnation": 0}
+    assert sorted(believes) == ["b", "c"]
+
+
 def test_the_status_is_the_one_of_the_command_line() -> None:
     document = asked("/api/status").json()
     assert document["nodes"]["a"]["uptime"] == 0
