@@ -5,13 +5,17 @@ However stale their reads are, at most two values are ever alive, neither destro
 seen, and the context that goes to and fro does not grow with the number of writes.
 """
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
+from kvorum.model.context import context_of_seen, context_seen
 from kvorum.model.record import Value
-from kvorum.model.siblings import alive, merge, shown_values
-from tests.support.replicas import OneReplica
+from kvorum.model.siblings import alive, merge, seen_of, shown_values
+from kvorum.model.version import Seen
+from tests.support import replicas
+from tests.support.replicas import KEY, OneReplica
 
 WRITES = 1_000
 CONTEXT_BYTES_MAX = 160
@@ -69,9 +73,9 @@ class Clients:
         kept = {int(Value(each).data) for each in alive(together).values()}
         lost = set(range(self.written)) - self.seen_by_a_writer - kept
         assert not lost, "a value that no writer had seen is gone"
-        assert len(kept) <= 2
-        assert self.siblings <= 2
-        assert self.context_bytes <= CONTEXT_BYTES_MAX
+        assert len(kept) <= 2, "more than two values stand side by side"
+        assert self.siblings <= 2, "more than two values stand side by side"
+        assert self.context_bytes <= CONTEXT_BYTES_MAX, "the context grows"
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
@@ -96,6 +100,57 @@ def test_two_clients_going_on_from_the_contexts_their_puts_returned(nodes: int, 
         clients.write(clients.random.randrange(2))
         clients.wander()
     clients.judge()
+
+
+def returns_the_records_vector(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replicas, "context_after_put", lambda record, dot: seen_of(record))
+
+
+def _returns(patch: pytest.MonkeyPatch, after: Callable[[bytes, bytes], bytes]) -> None:
+    """A put gives back what follows from the context given and the new dot."""
+    honest = OneReplica.put
+
+    def put(self: OneReplica, data: bytes, context: bytes = b"") -> tuple[bytes, bytes]:
+        dot, _ = honest(self, data, context)
+        return dot, after(context, dot)
+
+    patch.setattr(OneReplica, "put", put)
+
+
+def returns_the_context_given(patch: pytest.MonkeyPatch) -> None:
+    _returns(patch, lambda context, dot: context)
+
+
+def leaves_gaps_where_others_were_superseded(patch: pytest.MonkeyPatch) -> None:
+    def after(context: bytes, dot: bytes) -> bytes:
+        seen = context_seen(context) if context else Seen()
+        seen.add(dot)
+        return context_of_seen(KEY, seen, 0)
+
+    _returns(patch, after)
+
+
+@pytest.mark.parametrize(
+    ("broken", "noticed"),
+    [
+        (returns_the_records_vector, "a value that no writer had seen is gone"),
+        (returns_the_context_given, "more than two values stand side by side"),
+        (leaves_gaps_where_others_were_superseded, "the context grows"),
+    ],
+)
+def test_no_other_context_would_do(
+    broken: Callable[[pytest.MonkeyPatch], None], noticed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch)
+    clients = Clients(0, 1)
+
+    def write_and_judge() -> None:
+        while clients.written < WRITES // 5:
+            clients.write(clients.random.randrange(2))
+            clients.judge()
+
+    with pytest.raises(AssertionError, match=noticed):
+        write_and_judge()
 
 
 def test_one_client_going_on_beside_a_sibling_it_never_reads() -> None:

@@ -5,6 +5,7 @@ one must fail, so that a test that could not fail does not stand here.
 """
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import Phase, settings
@@ -15,11 +16,14 @@ from kvorum.model.holding import own_dot
 from kvorum.model.record import LWW as LWW_RECORD
 from kvorum.model.record import Value, head_of
 from kvorum.model.siblings import alive, encode_shown, merge, seen_of, shown_values
+from kvorum.model.tables import DEFAULT_TABLE_ID
 from kvorum.model.version import ACTOR_BYTES, counter_of, make_dot
-from kvorum.protocol.minting import Minter
+from kvorum.protocol.minting import MINTED, Minter
+from kvorum.storage.commit import Commit
 from tests.property.test_three_replicas import ThreeReplicas
+from tests.support.recording import OneNode
 from tests.support.records import seen_of_dots
-from tests.support.replicas import KEY, LWW, OneReplica
+from tests.support.replicas import KEY, LWW, NOBODY, OneReplica
 
 Story = Callable[[type[OneReplica]], list[bytes]]
 
@@ -253,6 +257,98 @@ def test_a_put_sent_again_elsewhere_is_one_value_to_readers() -> None:
     shown = [Value(each).dot for each in alive(encode_shown(d.record, 0)).values()]
     d.put(b"", context_of_seen(KEY, seen_of_dots(shown), 0), tombstone=True)
     assert sorted(one.tombstone for one in shown_values(d.record, 0)) == [False, True]
+
+
+def test_who_has_read_only_half_of_a_put_sent_twice_deletes_only_half() -> None:
+    """So a client sends a put elsewhere only where its caller has allowed it (``test_session.py``).
+
+    The coordinator's answer was lost, its record is on its way to ``b``, and the put is sent there.
+    """
+    a, b, c = three(OneReplica)
+    put_id = b"a client" + (7).to_bytes(8, "little")
+    a.put(b"book", put_id=put_id)
+    c.receive(a.record)
+    b.put(b"book", put_id=put_id)
+    context = c.read()
+    a.put(b"", context, tombstone=True)
+    left = shown_values(merge_all(a, b, c), 0)
+    assert sorted((one.tombstone, one.data) for one in left) == [(False, b"book"), (True, b"")]
+    # Whoever reads this covers both.
+    for replica in (a, b, c):
+        replica.receive(merge_all(a, b, c))
+    a.put(b"", a.read(), tombstone=True)
+    assert [one.tombstone for one in shown_values(merge_all(a, b, c), 0)] == [True]
+
+
+class Racing:
+    """Puts of one key on a real store, between any two steps of its overlays' way to the engine."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.one = OneNode()
+        self.store = self.one.store
+        self.key = self.one.key()
+        self.commit: Commit | None = None
+        self.read: list[bytes | None] = []  # by puts whose read of the engine has left the loop
+        self.dots: list[bytes] = []
+
+    def mint(self) -> None:
+        table = self.one.node.tables.registry.live(DEFAULT_TABLE_ID)
+        assert table is not None
+        outcome = self.one.node.minter.mint(
+            self.key, b"alice", table, b"", False, 0, NOBODY, b"", b"book"
+        )
+        assert outcome == MINTED, self.one.node.minter.refusal
+        self.dots.append(self.one.node.minter.dot)
+
+    def mint_on_what_was_read(self) -> None:
+        """Looks again in the overlays, and goes on with the engine's answer of before."""
+        buffer = self.store.buffer
+        earlier = self.read.pop(self.random.randrange(len(self.read)))
+        frozen = buffer.frozen.overlay if buffer.frozen is not None else {}
+        held = buffer._active.get(self.key) or frozen.get(self.key) or earlier
+        honest = self.store.get
+        self.store.get = {self.key: held}.get  # type: ignore[assignment,arg-type]
+        try:
+            self.mint()
+        finally:
+            self.store.get = honest
+
+    def step(self, off_the_loop: bool) -> None:
+        chance = self.random.random()
+        buffer = self.store.buffer
+        if chance < 0.3 and off_the_loop:
+            stored = self.one.engine.get(self.key)
+            self.read.append(stored[4:] if stored else None)
+        elif chance < 0.6 and self.read:
+            self.mint_on_what_was_read()
+        elif chance < 0.6 and not off_the_loop:
+            self.mint()
+        elif chance < 0.7:
+            self.one.sync()
+            buffer.freeze()
+        elif (frozen := buffer.committable) is not None:
+            if self.commit is None:
+                self.commit = Commit(buffer.engine, frozen)
+            if not self.commit.done:
+                self.commit.step()
+            else:
+                buffer.retire()
+                self.commit = None
+
+
+@pytest.mark.parametrize("off_the_loop", [False, True], ids=["on the loop", "off the loop"])
+def test_a_read_that_left_the_loop_would_hand_a_dot_out_twice(off_the_loop: bool) -> None:
+    """An overlay may be retired between the engine's answer and the put (decision 0004)."""
+    reused = minted = 0
+    for seed in range(120):
+        racing = Racing(seed)
+        for _ in range(40):
+            racing.step(off_the_loop)
+        minted += len(racing.dots)
+        reused += len(racing.dots) != len(set(racing.dots))
+    assert minted > 500
+    assert (reused > 0) is off_the_loop
 
 
 def merge_all(*replicas: OneReplica) -> bytes:

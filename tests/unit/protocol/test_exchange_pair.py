@@ -173,6 +173,29 @@ def test_a_copy_that_was_set_aside_is_filled_again_and_counts_then() -> None:
     assert two.catch_up.count == 0
 
 
+def test_a_node_catches_up_though_the_two_are_equal_at_no_moment() -> None:
+    """Under load some write is always on its way; nothing may wait for equal digests."""
+    pair = Pair()
+    two = pair.cluster[2].node
+    pair.apart()
+    pair.differ(50)
+    two.catch_up.owe_all()
+    pair.together()
+    equal_before = two.env.counters.exchange_equal
+    busy = [b"busy%d" % number for number in range(2_000)]
+    for place, name in enumerate(busy):
+        pair.hold(1, name)
+        assert not pair.equal
+        pair.cluster.advance(5_000)
+        if place > 4:
+            pair.hold(2, busy[place - 4])
+        if not two.catch_up.count:
+            break
+    assert two.catch_up.count == 0
+    assert two.env.counters.exchange_equal == equal_before
+    assert all(pair.cluster.values(2, b"more%d" % number) == [b"book"] for number in range(50))
+
+
 def test_writes_go_on_while_records_are_exchanged() -> None:
     pair = Pair()
     pair.differ(100)
