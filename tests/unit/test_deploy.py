@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from kvorum.admin.metrics import describe
+from tests.support.container import instructions
 from tests.support.requirements import requires
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -112,13 +113,6 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 def test_the_unit_starts_a_node_as_the_command_line_has_it() -> None:
     (command,) = re.findall(r"^ExecStart=\S+ (.*)$", UNIT.read_text(), re.MULTILINE)
     _check_command(command.split())
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The instructions of the container file, lines joined, comments left out."""
-    text = re.sub(r"\\\n\s*", "", (DEPLOY / "Containerfile").read_text())
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
 
 
 def test_the_container_runs_one_node_as_nobody_special() -> None:
