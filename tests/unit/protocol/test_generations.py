@@ -2,6 +2,8 @@
 
 from struct import pack
 
+import pytest
+
 from kvorum.client.store import Found, Stored
 from kvorum.model.holding import NO_OWN, pack_holding
 from kvorum.protocol.generations import (
@@ -11,6 +13,8 @@ from kvorum.protocol.generations import (
     NOT_READY,
     make_generation,
 )
+from kvorum.storage.engine import EngineFailed
+from kvorum.wire.aside_messages import AsideAnswer, AsideQuery, CopyAside
 from kvorum.wire.link import LATER, NOT_TAKEN, OK, OP_PUT, STALE_GENERATION
 from kvorum.wire.link import NOT_READY as PEER_NOT_READY
 from kvorum.wire.reaping_messages import GenerationQuery, GenerationState, GenerationStates
@@ -248,6 +252,57 @@ def test_a_copy_that_missed_a_reap_is_set_aside_and_never_served() -> None:
     one.sync()
     one.restart(clean=False)
     assert one.node.generations.aside.count == 1
+
+
+def test_hints_are_set_aside_with_their_partition() -> None:
+    one = OneNode(count=4)
+    name = one.owned_key(owned=False)
+    key = one.key(name)
+    partition_of_it = one.ring.partition_of_engine_key(key)
+    held = pack_holding(NO_OWN, name, RECORD)
+    assert one.node.hints.take(key, one.owners_of(name)[0], 1, 0, held) == OK
+    one.node.on_control(2, GenerationState(partition_of_it, SIXTH, FIFTH))
+    one.advance(20_000)
+    assert one.node.generations.of(key) == SIXTH
+    assert one.node.hints.count == 0
+    (copy,) = aside_at(one)
+    assert (copy.partition_key, copy.hint_for) == (name, [one.owners_of(name)[0]])
+
+
+def aside_at(one: OneNode) -> list[CopyAside]:
+    one.client.take()
+    one.question(AsideQuery(1, b"", 9))
+    answer = one.client.message()
+    assert isinstance(answer, AsideAnswer)
+    return answer.copies
+
+
+@pytest.mark.parametrize("trouble", ["a full disk", "an engine that fails"])
+def test_a_copy_is_set_aside_when_the_trouble_is_over(trouble: str) -> None:
+    one = OneNode()
+    assert given(one, FIRST) == OK
+    one.sync()
+    enter(one, SIXTH, dropped=FIFTH)
+    with pytest.MonkeyPatch.context() as patch:
+        if trouble == "a full disk":
+            assert one.disk is not None
+            patch.setattr(one.disk, "free_bytes", 0)
+            one.store.put(b"\0x", b"x")
+            assert not one.store.end_turn()
+            patch.setattr(one, "end_turn", lambda: one)  # Nothing of it reaches the log.
+        else:
+
+            def fails(*given: object) -> list[tuple[bytes, bytes]]:
+                raise EngineFailed("a bad disk")
+
+            patch.setattr(one.store, "scan", fails)
+        one.advance(20_000)
+        assert one.node.generations.of(one.key()) == NOT_READY
+        assert one.store.get(one.key()) == HOLDING
+    one.end_turn()
+    one.advance(20_000)
+    assert one.node.generations.of(one.key()) == SIXTH
+    assert [copy.key for copy in aside_at(one)] == [one.key()]
 
 
 def test_an_unfinished_round_sets_nobody_aside() -> None:

@@ -13,7 +13,7 @@ from kvorum.protocol.background import RECORD_TAKEN
 from kvorum.protocol.hints import Hints
 from kvorum.wire.handoff_messages import HandoffCredit, HandoffOffer
 from kvorum.wire.link import LATER, NOT_TAKEN, OK, STALE_GENERATION, UNWRITABLE
-from tests.support.recording import OneNode, answers_payload, entries_of, number_of
+from tests.support.recording import OneNode, a_record, answers_payload, entries_of, number_of
 from tests.support.records import dot, value
 from tests.support.wired import Cluster
 
@@ -200,6 +200,54 @@ def test_a_key_that_the_owner_will_not_have_holds_nobody_up() -> None:
     story.pass_time(12_000_000)
     story.credit(1)
     assert story.sent() == story.keys[:1], "it is tried again after a while"
+
+
+def test_an_owner_that_answers_a_put_with_a_record_has_not_taken_it() -> None:
+    story = Story().back()
+    story.one.answers(2, a_record(BOOK))
+    story.pass_time(100_000)
+    assert story.sent() == story.keys
+    story.deliver()
+    assert story.hints.count == 0
+
+
+def test_a_full_queue_holds_the_rest_back() -> None:
+    config = NodeConfig(peer_queue_bytes_max=1 << 16)
+    record = first_record(value(dot(8, 1), b"x" * 30_000))
+    story = Story(hints=3, record=record, config=config).back()
+    assert story.sent() == story.keys[:2]
+    story.deliver()
+    assert story.sent() == story.keys[2:]
+    story.deliver()
+    assert story.hints.count == 0
+
+
+def test_only_so_many_keys_are_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handoff, "PARKED_MAX", 1)
+    story = Story(hints=2).back()
+    story.one.answers(2, (NOT_TAKEN, b"why"), (NOT_TAKEN, b"why"))
+    story.pass_time(1_000_000)
+    story.credit(2)
+    assert story.sent() == story.keys[1:], "for the second one there was no room"
+
+
+@pytest.mark.parametrize("end", ["mark", "loss"])
+def test_what_comes_after_a_delivery_changes_nothing(end: str) -> None:
+    """An owner without a disk has it when it says so; its mark, or its end, is no news."""
+    story = Story(hints=2)
+    story.one.node.peering.volatile[2] = True
+    story.back(entries=1)
+    story.one.accepts(2)
+    assert story.hints.count == 1
+    debt = story.one.node.handoff._debts[2]
+    if end == "mark":
+        story.one.marks(2)
+        assert debt.credit_until > story.one.env.now, "no reason to ask for credit anew"
+    else:
+        story.one.disconnect(2)
+    assert story.hints.count == 1
+    assert debt.bytes >= 0
+    assert story.one.env.counters.hints_handed == 1
 
 
 def test_later_means_ask_again() -> None:

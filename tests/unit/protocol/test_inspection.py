@@ -1,13 +1,17 @@
 """What people ask about a key: each owner's own copy, and who does not answer."""
 
+import pytest
+
 from kvorum.model.holding import own_dot, record_of
 from kvorum.model.tables import DEFAULT_TABLE_ID
 from kvorum.protocol.tables import SPACE_TABLES
 from kvorum.storage.commit import drain
 from kvorum.wire.messages import (
+    LOCAL_KEYS_MAX,
     ControlRefused,
     ExplainAnswer,
     ExplainQuery,
+    LocalQuery,
     LocalRead,
     LocalRecord,
 )
@@ -120,3 +124,19 @@ def test_a_volatile_node_holds_nothing_on_a_disk() -> None:
     assert isinstance(answer, LocalRecord)
     assert not answer.on_disk
     assert answer.own_dot
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        LocalQuery(3, b"short", [(b"alice", b"")]),
+        LocalQuery(3, DEFAULT_TABLE_ID, [(b"alice", b"")] * (LOCAL_KEYS_MAX + 1)),
+    ],
+    ids=["no table id", "too many keys"],
+)
+def test_a_local_read_beyond_its_bounds_is_refused(query: LocalQuery) -> None:
+    one = OneNode()
+    one.question(query)
+    answer = one.client.message()
+    assert isinstance(answer, ControlRefused)
+    assert (answer.request, answer.code) == (3, BAD_REQUEST)
