@@ -209,6 +209,32 @@ def test_slow_senders_are_given_up_and_hold_up_nobody(cluster: RunningCluster) -
             connection.close()
 
 
+def test_who_dawdles_on_every_connection_keeps_nobody_out(cluster: RunningCluster) -> None:
+    """More connections than there may be, each with a byte of a request now and then."""
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 1000
+    slow: dict[int, socket.socket] = {}
+    ended = 0
+    try:
+        for at in range(1000):
+            number = at % (SHORT["clients_max"] + 20)
+            if number not in slow:
+                slow[number] = raw(cluster)
+            try:
+                slow[number].sendall(request[at : at + 1])
+            except ConnectionError:
+                slow.pop(number).close()
+                ended += 1
+            if at % 20 == 0:
+                with connected(cluster) as newcomer:
+                    began = time.monotonic()
+                    assert ask(newcomer, "GET", "/")[0] == 200
+                    assert time.monotonic() - began < 2
+        assert ended, "there were as many as they liked"
+    finally:
+        for connection in slow.values():
+            connection.close()
+
+
 def test_idle_connections_end_and_the_oldest_makes_room(cluster: RunningCluster) -> None:
     idle = [raw(cluster, "b") for _ in range(SHORT["clients_max"] + 20)]
     try:

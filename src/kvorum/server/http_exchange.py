@@ -134,17 +134,17 @@ class Exchange:
             self._timer.cancel()
             self._timer = None
         status, fields, body, _, compressible = answer
-        if self.gzip and compressible and len(body) >= GZIP_BYTES_MIN:
-            self._compress(answer)
-        else:
-            self._finish(status, fields, body)
+        if compressible and len(body) >= GZIP_BYTES_MIN and not fields.startswith(_PACKED_STARTS):
+            if self.gzip:
+                self._compress(answer)
+                return
+            fields += b"Vary: Accept-Encoding\r\n"  # Whoever keeps it must know that it could be.
+        self._finish(status, fields, body)
 
     def _compress(self, answer: Answer) -> None:
         fields = answer.fields + b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
         body = answer.body
-        if answer.fields.startswith(_PACKED_STARTS):
-            self._finish(answer.status, answer.fields, body)
-        elif len(body) <= GZIP_INLINE_BYTES_MAX:
+        if len(body) <= GZIP_INLINE_BYTES_MAX:
             self._finish(answer.status, fields, gzip.compress(body, GZIP_LEVEL, mtime=0))
         else:
             self.door.in_thread(
@@ -275,7 +275,7 @@ class KeyGet(KeyRequest):
 
     def on_answer(self, number: int, frame: bytes) -> None:
         answer = answer_get(frame, self.door.names, self._condition, self._wants_json)
-        if self.gzip or self._timer is not None:
+        if self.gzip or self._timer is not None or len(answer[2]) >= GZIP_BYTES_MIN:
             self.finish(answer)
         else:
             self._finish(answer[0], answer[1], answer[2])

@@ -124,9 +124,9 @@ class KeyListing(Exchange):
         self._write(b"".join(parts), False)
 
     def _write_head(self) -> None:
-        fields = FIELDS
+        fields = FIELDS + b"Vary: Accept-Encoding\r\n"
         if self._packer is not None:
-            fields += b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
+            fields += b"Content-Encoding: gzip\r\n"
         if self.version_1_0:
             self.close = True  # It ends where the connection ends.
         else:

@@ -81,6 +81,7 @@ def test_a_listing_may_be_packed() -> None:
     doors = filled(*[f"key-{number}" for number in range(100)])
     reply = listed(doors, doors.client(), Accept_Encoding="gzip")
     assert reply.headers["content-encoding"] == "gzip"
+    assert reply.headers["vary"] == "Accept-Encoding"
     assert len(json.loads(gzip.decompress(reply.body))["keys"]) == 100
 
 

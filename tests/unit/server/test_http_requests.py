@@ -444,10 +444,15 @@ def test_what_is_worth_it_is_packed_for_whom_takes_it() -> None:
         assert (reply.headers.get("content-encoding") == "gzip") == packed
         body = gzip.decompress(reply.body) if packed else reply.body
         assert body == b"x" * size
-        assert client.ask("GET", KEY).body == b"x" * size
+        plain = client.ask("GET", KEY)
+        assert plain.body == b"x" * size
+        for each in (plain, reply):  # A cache must know of the other form, whichever it keeps.
+            assert each.headers.get("vary") == ("Accept-Encoding" if packed else None)
     context = client.ask("GET", KEY).headers["x-kvorum-context"]
     put(client, b"x" * 5000, Content_Type="image/png", X_Kvorum_Context=context)
-    assert "content-encoding" not in client.ask("GET", KEY, Accept_Encoding="gzip").headers
+    image = client.ask("GET", KEY, Accept_Encoding="gzip").headers
+    assert "content-encoding" not in image
+    assert "vary" not in image
 
 
 def test_large_values_are_packed_off_the_loop() -> None:
