@@ -35,11 +35,14 @@ def test_one_request_begins_in_a_turn_in_the_order_of_arrival() -> None:
 
 def test_one_that_waits_for_others_keeps_nobody() -> None:
     answered: list[int] = []
+    others = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        while not scope["number"] and len(answered) < REQUESTS - 1:
-            await asyncio.sleep(0)
+        if not scope["number"]:
+            await others.wait()
         answered.append(scope["number"])
+        if len(answered) == REQUESTS - 1:
+            others.set()
 
     async def scene() -> None:
         async with asyncio.timeout(5):
