@@ -116,7 +116,8 @@ class ReplicaSet:
         """
         mask = self.my_bit
         for owner in self.others:
-            if owner.believed_alive:
+            link = owner.link
+            if link.connected and not link.mute:
                 mask |= owner.bit
         return mask
 
