@@ -106,7 +106,7 @@ class KeyHistory:
     """Everything ever minted under one key."""
 
     __slots__ = (
-        "_forgotten", "_reaps", "acked", "key", "let_go", "loose", "lww", "mints",
+        "_every_reap", "_forgotten", "_reaps", "acked", "key", "let_go", "loose", "lww", "mints",
         "past_of_client", "reaped", "superseded",
     )  # fmt: skip
 
@@ -120,10 +120,12 @@ class KeyHistory:
         self.past_of_client: dict[str, int] = {}  # client -> mask of its own dots
         self.let_go: dict[tuple[int, bytes], None] = {}  # (member, record that it let go of)
         self.reaped = 0  # dots that some owner has let go of, so that no copy may come back
-        self._reaps: list[tuple[int, int]] = []  # when, and what was reaped then
+        self._every_reap: list[tuple[int, int]] = []  # when, and what was reaped then
+        self._reaps: list[tuple[int, int]] = []  # of these, what some owner's disk knows of
         self._forgotten: list[tuple[int, int]] = []  # when, and which reaps were taken back then
 
     def reap(self, mask: int, now: int) -> None:
+        self._every_reap.append((now, mask))
         self._reaps.append((now, mask))
         self.reaped |= mask
 
@@ -159,12 +161,12 @@ class KeyHistory:
         """Take back the reaps of which no owner's disk can know any more.
 
         Backups of all owners that are older than a reap bring back what it let go of, and there
-        is nobody left to object.
+        is nobody left to object. A later backup, put back after that, lets go of it once more.
         """
         before = self.reaped
         self._reaps = [
             (time, mask)
-            for time, mask in self._reaps
+            for time, mask in self._every_reap
             if any(not owner.has_lost(time) for owner in owners)
         ]
         self.reaped = self.reaped_before(FOREVER)

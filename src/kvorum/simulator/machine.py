@@ -50,12 +50,15 @@ class SimulatedEngine(MemoryEngine):
 class Snapshot:
     """What a machine's disk held of all up to one moment, to be restored later."""
 
-    __slots__ = ("disk", "records", "taken_at")
+    __slots__ = ("disk", "losses", "records", "taken_at")
 
-    def __init__(self, disk: Disk, records: dict[bytes, bytes], taken_at: int) -> None:
+    def __init__(
+        self, disk: Disk, records: dict[bytes, bytes], taken_at: int, losses: list[tuple[int, int]]
+    ) -> None:
         self.disk = disk
         self.records = records
         self.taken_at = taken_at
+        self.losses = losses  # that the disk had suffered by then
 
 
 class Machine:
@@ -219,7 +222,7 @@ class Machine:
         process = self.process
         if process is not None and process.store.written_position < process.store.position:
             moment = process.logged_at
-        return Snapshot(self.disk.copied(), dict(self.engine.records), moment)
+        return Snapshot(self.disk.copied(), dict(self.engine.records), moment, self.losses[:])
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put an older state of the disk back, as a restored backup would."""
@@ -229,6 +232,7 @@ class Machine:
         self.disk.free_bytes = PLENTY
         self.engine = SimulatedEngine(durable=True)
         self.engine.commit([], [], sorted(snapshot.records.items()))
+        self.losses = snapshot.losses[:]  # What was lost since then, the backup may have.
         self._destroyed(snapshot.taken_at)
 
     def flip_log_bit(self, random: Random) -> str:
