@@ -123,8 +123,10 @@ def test_hints_that_wait_are_shown_with_their_age_and_gone_once_handed_over() ->
         taken = browser.find("[data-counter=hints_taken] td:last-child").text
         assert int(taken) >= sum(kept.values()) > 0
         browser.keep_picture("hints-wait")
+        assert browser.too_faint() == []
         browser.run("document.documentElement.dataset.theme = 'dark'; redraw()")
         browser.keep_picture("hints-wait-dark")
+        assert browser.too_faint() == []
         cluster.start_again("d")
         browser.wait_until(lambda: browser.text("#repairs-summary") == "no hint waits", "they stay")
         assert not browser.find("#owed-table").is_displayed()
@@ -153,6 +155,7 @@ def test_siblings_of_two_clients_are_merged_and_nothing_is_written_unasked() -> 
             merged = browser.find("#merged").get_attribute("value") or ""
             assert sorted(merged.splitlines()) == ["book", "pen"]
             browser.keep_picture("siblings")
+            assert browser.too_faint() == []
 
             browser.find("#merge-go").click()
             browser.wait_until(lambda: browser.find("#sure").is_displayed(), "nobody is asked")
@@ -184,6 +187,7 @@ def test_the_page_says_when_its_node_is_gone_and_when_it_is_back() -> None:
         assert took < SHOWN_WITHIN_SECONDS
         assert "Node a is gone: it cannot be reached." in browser.text("#gone")
         browser.keep_picture("its-node-is-gone")
+        assert browser.too_faint() == []
         cluster.start_again("a")
         browser.wait_until(lambda: not browser.find("#gone").is_displayed(), "a is back")
         cluster.processes["a"].pause()

@@ -179,6 +179,8 @@ def test_a_put_that_nobody_confirms_is_unknown(capsys: pytest.CaptureFixture[str
         said = json.loads(capsys.readouterr().err)
         assert said["error"] == "outcome unknown"
         assert len(said["put_id"]) == 32
+        assert main.run(["table", "create", "carts", "--json", *nodes]) == 0
+        assert json.loads(capsys.readouterr().out)["unreached"] == ["b"], "by name, not by number"
         cluster.processes["b"].resume()
 
 

@@ -35,6 +35,30 @@ FLAGS = (
 )  # fmt: skip
 
 
+# Colours of a text and of what is behind it, each made solid by what is behind that.
+TOO_FAINT = """
+const parse = color => { const [r, g, b, a = 1] = color.match(/[0-9.]+/g).map(Number); return [r, g, b, a]; };
+const over = (top, below) => top.slice(0, 3).map((part, at) => part * top[3] + below[at] * (1 - top[3]));
+const light = color => {
+  const [r, g, b] = color.map(part => part / 255).map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = element => element ? over(parse(getComputedStyle(element).backgroundColor), behind(element.parentElement)) : [255, 255, 255];
+const found = new Set();
+for (const element of document.body.querySelectorAll("*")) {
+  const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+  if (!own || !element.checkVisibility() || element.matches("script, style, option, :disabled, .hidden")) continue;
+  const style = getComputedStyle(element), back = behind(element), color = parse(style.color);
+  for (let each = element; each; each = each.parentElement) color[3] *= Number(getComputedStyle(each).opacity);
+  const [one, two] = [light(over(color, back)), light(back)].sort((a, b) => b - a);
+  const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+  const contrast = (one + 0.05) / (two + 0.05);
+  if (contrast < (large ? 3 : 4.5)) found.add(`${element.tagName} ${element.className}: ${contrast.toFixed(2)} ${element.textContent.trim().slice(0, 30)}`);
+}
+return [...found];
+"""  # noqa: E501
+
+
 class Browser:
     """What tests do with a browser."""
 
@@ -79,6 +103,11 @@ class Browser:
         time.sleep(0.5)  # The page draws its figures anew when its size has changed.
         assert self.driver.save_screenshot(str(RESULTS / f"{name}.png"))
         self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def too_faint(self) -> list[str]:
+        """Texts that stand out too little from what is behind them (WCAG 2.2, 1.4.3, AA)."""
+        found: list[str] = self.run(TOO_FAINT)
+        return found
 
     # What happened since the beginning.
 

@@ -107,7 +107,7 @@ def stored_document(key: str, stored: Stored, topology: Topology) -> dict[str, o
     }
 
 
-def table_document(table: TableDescription) -> dict[str, object]:
+def table_document(table: TableDescription, topology: Topology) -> dict[str, object]:
     """A table as JSON has it."""
     return {
         "name": table.name,
@@ -121,5 +121,5 @@ def table_document(table: TableDescription) -> dict[str, object]:
         "max_siblings": table.max_siblings,
         "max_record_bytes": table.max_record_bytes,
         "conflict": table.conflict,
-        "unreached": list(table.unreached),
+        "unreached": [member_name(topology, member) for member in table.unreached],
     }

@@ -308,7 +308,7 @@ def _cluster_schemas() -> Document:
                 "name": _TEXT, "id": _TEXT, "r": _COUNT, "w": _COUNT, "resolution": _TEXT,
                 "durability": _TEXT, "sloppy": _FLAG, "ttl_seconds": _COUNT,
                 "max_siblings": _COUNT, "max_record_bytes": _COUNT, "conflict": _FLAG,
-                "unreached": _list(_COUNT),
+                "unreached": _list(_TEXT),
             }
         ),
     }  # fmt: skip

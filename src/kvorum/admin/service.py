@@ -228,7 +228,7 @@ class Service:
     async def tables(self, request: Request) -> Response:
         query_of(request)
         client = await self._cluster.client()
-        return _json([table_document(table) for table in await client.tables()])
+        return _json([table_document(table, client.topology) for table in await client.tables()])
 
     async def explain(self, request: Request) -> Response:
         wanted = _wanted(request)

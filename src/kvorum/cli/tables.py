@@ -75,8 +75,9 @@ def list_tables(nodes: Nodes = DEFAULT_NODES, as_json: Json = False) -> None:
     out = Output(as_json)
     with connect_to(nodes) as client:
         found = client.tables()
+        topology = client.topology
     if as_json:
-        out.json([table_document(table) for table in found])
+        out.json([table_document(table, topology) for table in found])
         return
     out.table(
         ["table", ">r", ">w", "resolution", "durability", "sloppy", ">ttl s", ""],
@@ -105,11 +106,8 @@ def show(name: Name, nodes: Nodes = DEFAULT_NODES, as_json: Json = False) -> Non
         if not found:
             raise UnknownTable(f"there is no table {name!r}")
         if as_json:
-            out.json(
-                table_document(found[0])
-                if len(found) == 1
-                else [table_document(one) for one in found]
-            )
+            documents = [table_document(one, client.topology) for one in found]
+            out.json(documents[0] if len(documents) == 1 else documents)
             return
         for table in found:
             _show(out, client, table)
@@ -179,7 +177,7 @@ def _show(out: Output, client: Client, table: TableDescription) -> None:
     topology = client.topology
     unreached = ", ".join(member_name(topology, member) for member in table.unreached)
     if out.as_json:
-        out.json(table_document(table))
+        out.json(table_document(table, topology))
         return
     out.table(
         ["setting", "of " + table.name],
