@@ -49,6 +49,7 @@ SPACE_SWEPT: Final = b"\x00swept"  # meta keys: ids of dropped tables whose reco
 BEYOND_IDS: Final = b"\xff" * 9  # above every table id, one of eight bytes 0xff included
 CONFIRM_PATIENCE: Final = 1_000_000
 TABLES_MAX: Final = 10_000
+PATH_STEPS: Final = (".", "..")  # no new table is called so
 BEYOND_HINTS: Final = b"\x03"
 DROP_SLICE: Final = 256  # records of a dropped table removed at a time
 
@@ -204,6 +205,10 @@ class Tables:
                 self._refuse(client, wish.request, BAD_REQUEST, text)
             else:
                 client.send(encode(TableAnswer(wish.request, [held])))
+            return
+        if wish.name in PATH_STEPS:
+            text = f"table name {wish.name!r}: a step in the path of a URL, which many take out"
+            self._refuse(client, wish.request, BAD_REQUEST, text)
             return
         if len(self.registry.tables()) >= TABLES_MAX:
             text = f"there are {TABLES_MAX} tables already, which is the limit"

@@ -43,6 +43,15 @@ def test_a_table_lives_from_put_to_delete() -> None:
     assert code_of(client.ask("GET", "/tables/carts/keys/k")) == "unknown_table"
 
 
+@pytest.mark.parametrize("name", [".", "..", "%2E%2e"])
+def test_no_table_is_called_as_a_step_in_a_path(name: str) -> None:
+    client = Doors().client()
+    reply = client.ask("PUT", f"/tables/{name}")
+    assert (reply.status, code_of(reply)) == (400, "bad_request")
+    assert "a step in the path of a URL" in json.loads(reply.body)["detail"]
+    assert client.ask("PUT", "/tables/...").status == 201
+
+
 def test_a_table_without_wishes_is_as_the_default_one() -> None:
     client = Doors().client()
     reply = client.ask("PUT", "/tables/plain")
