@@ -127,7 +127,8 @@ def test_ports_volumes_and_python_are_those_of_the_documentation() -> None:
     assert volume[1] == data
     assert run[run.index("--data") + 1].startswith(f"{data}/")
     (user,) = [json.loads(text) for text in texts_of("RUN") if "useradd" in text]
-    assert user[-1] == texts_of("USER")[0] == "kvorum"
+    assert user[-1] == "kvorum"
+    assert user[user.index("--uid") + 1] == texts_of("USER")[0]
     assert user[user.index("--home-dir") + 1] == data, "the user could not write there"
     bases = {text.split()[0] for text in texts_of("FROM")}
     assert bases == {f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"}
