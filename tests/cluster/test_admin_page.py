@@ -178,6 +178,25 @@ def test_siblings_of_two_clients_are_merged_and_nothing_is_written_unasked() -> 
         assert browser.complaints() == []
 
 
+def test_a_write_that_too_few_confirm_is_not_called_unwritten() -> None:
+    with running_cluster(admin=True) as cluster, open_browser(1100, 900) as browser:
+        with cluster.connect() as client:
+            client.table("default").put("cart", b"book")
+        open_page(browser, cluster)
+        browser.wait_until(lambda: browser.find_all("#ask-table option"), "no tables")
+        browser.find("#ask-key").send_keys("cart", Keys.ENTER)
+        browser.wait_until(lambda: len(browser.find_all(".sibling")) == 1, "no value")
+        browser.find("#merge-go").click()
+        browser.wait_until(lambda: browser.find("#sure").is_displayed(), "nobody is asked")
+        for name in "bc":
+            cluster.processes[name].pause()
+        browser.find("#sure-yes").click()
+        browser.wait_until(lambda: "ritten" in browser.text("#answer-text"), "it says nothing")
+        for name in "bc":
+            cluster.processes[name].resume()
+        assert "Whether the value is written is unknown" in browser.text("#answer-text")
+
+
 def test_the_page_says_when_its_node_is_gone_and_when_it_is_back() -> None:
     with running_cluster(admin=True) as cluster, open_browser(1100, 900) as browser:
         open_page(browser, cluster)
