@@ -337,7 +337,6 @@ PROOFS: list[tuple[Break, str]] = [
     (says_logged_without_writing, "hollow ack"),
     (acks_before_it_logs, "hollow ack"),
     (acks_the_unchanged_as_if_on_disk, "hollow ack"),
-    (pops_abandoned_entries_early, "stale"),
     (overwrites_instead_of_merging, "backwards"),
     (hands_out_one_stamp_for_ever, "dot twice"),
     (draws_the_same_store_id_after_every_start, "dot twice"),
@@ -369,10 +368,8 @@ PROOFS: list[tuple[Break, str]] = [
     (never_hands_off, "hints left"),
     (sheds_what_nobody_covers, "hint shed"),
 ]
-BEGIN_AT = {
-    pops_abandoned_entries_early: 61,  # seldom seen by a get; 68 shows it
-    sheds_what_nobody_covers: 121,  # with seeds that run short of room for hints
-}
+BEGIN_AT = {sheds_what_nobody_covers: 121}  # with seeds that run short of room for hints
+PATIENCE = {acks_the_unchanged_as_if_on_disk: 300}  # one seed of fifteen comes upon it
 
 
 @pytest.mark.parametrize(("broken", "checker"), PROOFS)
@@ -382,7 +379,7 @@ def test_a_broken_node_is_convicted_by_name(
     broken(monkeypatch)
     verdicts: dict[str, int] = {}
     first = BEGIN_AT.get(broken, 1)
-    for seed in range(first, first + SEEDS):
+    for seed in range(first, first + PATIENCE.get(broken, SEEDS)):
         for failure in run_seed(seed).failures:
             verdicts.setdefault(failure.partition(":")[0], seed)
         if checker in verdicts:
@@ -395,28 +392,40 @@ def test_the_same_seeds_convict_nobody_else() -> None:
         assert run_seed(seed).failures == []
 
 
-# What hardly any seed comes upon, since hints and exchange heal it too soon, is told step by step:
-# node c loses a write that it has acknowledged, and is back while its only other holder is cut off.
+# What hardly any seed comes upon, since hints and exchange heal it too soon, is told step by step.
+# Node c loses a write that it has acknowledged, and is back while its only other holder is cut off.
 LOST_AT_ONE_OF_TWO = (
     "cluster a b c n=3 r=2 w=2 durability=none", "cut a b", "put a k=1", "pass 3ms", "power c",
     "cut a", "start c", "pass 1s", "get b k", "pass 9s",
 )  # fmt: skip
+# An answer of b is held up beyond every timeout, and comes when the next request has not reached b.
+LATE_ANSWER = (
+    "cluster a b c n=3 r=2 w=2 durability=none", "put a k=1 as first", "pass 60ms", "cut a c",
+    "cut b > a", "put a k=2 with first", "pass 4ms", "cut a > b", "pass 1s", "put a x=1",
+    "pass 4ms", "heal b > a", "pass 10ms",
+)  # fmt: skip
+TOLD: list[tuple[Break, tuple[str, ...], str]] = [
+    (never_owes_anything, LOST_AT_ONE_OF_TWO, "missed"),
+    (pops_abandoned_entries_early, LATE_ANSWER, "hollow ack"),
+]
 
 
+@pytest.mark.parametrize(("broken", "story", "checker"), TOLD)
 @pytest.mark.parametrize("honest", [True, False])
-def test_a_get_that_counts_whoever_is_behind_is_convicted_by_name(
-    honest: bool, monkeypatch: Patch
+def test_a_broken_node_is_convicted_by_name_in_a_story(
+    honest: bool, broken: Break, story: tuple[str, ...], checker: str, monkeypatch: Patch
 ) -> None:
     if not honest:
-        never_owes_anything(monkeypatch)
+        broken(monkeypatch)
     stage = Stage()
-    for command in LOST_AT_ONE_OF_TWO:
+    for command in story:
         stage.do(command)
     verdicts = {failure.partition(":")[0] for failure in stage.world.failures}
-    assert verdicts == (set() if honest else {"missed"})
+    assert verdicts == (set() if honest else {checker})
 
 
 def test_every_checker_has_its_proof() -> None:
     assert checkers.__doc__ is not None
     named = re.findall(r"``([a-z][a-z ]+)``", checkers.__doc__)
-    assert sorted(named) == sorted({"missed", *(checker for _, checker in PROOFS)})
+    proven = {checker for _, checker in PROOFS} | {checker for *_, checker in TOLD}
+    assert sorted(named) == sorted(proven)
