@@ -74,6 +74,10 @@ class OneStore:
         self.store_id = self._tape[-1].to_bytes(8, "big")
         self.stamp = 0
 
+    @property
+    def upcoming_stamp(self) -> int:
+        return self.stamp + 1
+
     def next_stamp(self) -> int:
         self.stamp += 1
         return self.stamp

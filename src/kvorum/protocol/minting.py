@@ -140,9 +140,8 @@ class Minter:
             store_id, stamp, counter = unpack_dot(held, OWN_DOT_OFFSET)
             joins = store_id != store.store_id  # No mint here yet: the record gets one more actor.
             if joins:
-                counter = 0
-                stamp = pack_stamp(store.next_stamp())
-                store_id = store.store_id  # Drawing a stamp may have ended the incarnation.
+                store_id, number = store.store_id, store.upcoming_stamp
+                stamp, counter = pack_stamp(number), 0 if number else COUNTER_MAX
             if counter < COUNTER_MAX:
                 wall = self._env.wall
                 clock = self.plain_clock.tick(wall)
@@ -156,6 +155,8 @@ class Minter:
                 if rest is not None and is_whole(context):
                     # The context equals what is held, so nothing else in it needs a check; but
                     # one that was damaged may say by chance what its holder has never read.
+                    if joins:
+                        store.next_stamp()
                     key_length = len(partition_key)
                     kept, self.sent = kept_and_sent(dot, key_length, rest)
                     self._holdings.write(key, held, kept)

@@ -146,6 +146,11 @@ class Store:
         log = self.buffer.log
         return bool(self.buffer.failed or (log is not None and log.failed))
 
+    @property
+    def upcoming_stamp(self) -> int:
+        """What ``next_stamp`` will return; 0 if it will have to renew the store id first."""
+        return self._next_stamp if self._next_stamp <= MAX_STAMP else 0
+
     def next_stamp(self) -> int:
         """Return a stamp never given before under ``store_id``, which may change by this call."""
         stamp = self._next_stamp

@@ -277,7 +277,9 @@ def test_used_up_stamps_renew(disk: Disk) -> None:
     store = disk.open()
     old = store.store_id
     store._next_stamp = MAX_STAMP
+    assert store.upcoming_stamp == MAX_STAMP
     assert store.next_stamp() == MAX_STAMP
+    assert store.upcoming_stamp == 0
     assert store.store_id == old
     assert store.next_stamp() == 1
     assert store.store_id != old
