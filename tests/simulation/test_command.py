@@ -1,13 +1,19 @@
 """``kvorum simulate``: one seed or many, for people and for programs."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from kvorum.cli.main import run
-from kvorum.cli.outcome import OK, REFUSED
+from kvorum.cli.outcome import INTERRUPTED, OK, REFUSED
 from kvorum.faults import POINTS
 from kvorum.protocol import put
+from tests.support.waiting import wait_until
 
 
 def test_one_seed_tells_its_story(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +32,26 @@ def test_many_seeds_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert totals["operations"] >= 6 * 150
     assert sum(totals["faults"].values()) >= 6
     assert totals["virtual_hours"] > 0
+
+
+def _seconds_of(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def test_a_run_that_is_interrupted_says_what_came_of_it() -> None:
+    command = [sys.executable, "-m", "kvorum", "simulate", "--minutes", "30", "--processes", "2"]
+    run_of_many = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    process = psutil.Process(run_of_many.pid)
+    wait_until(lambda: _seconds_of(process.children()) > 4, "the workers do nothing")
+    os.killpg(run_of_many.pid, signal.SIGINT)
+    said, complained = run_of_many.communicate(timeout=60)
+    assert run_of_many.returncode == INTERRUPTED
+    assert "interrupted; until then:" in complained
+    assert "Traceback" not in complained
+    (totals,) = [line for line in said.splitlines() if "virtual hours in" in line]
+    assert int(totals.split()[0]) > 0
 
 
 def test_a_failing_seed_is_printed_with_the_command_that_replays_it(

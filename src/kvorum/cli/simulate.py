@@ -68,7 +68,7 @@ def simulate(
     A seed settles everything: the cluster, its load, each fault and every delay. A seed that
     fails is printed with the command that replays it; its trace is the same on every machine.
     A plan is what a seed draws, written out as TOML: every fault and every operation, to be made
-    smaller, changed by hand and kept.
+    smaller, changed by hand and kept. Interrupted, it says what came of the seeds run until then.
     """
     out = Output(as_json)
     if seed is not None or plan_file is not None:
@@ -78,8 +78,7 @@ def simulate(
     if shrink or output is not None or trace:
         raise SettingsInvalid("--trace, --shrink and --output are for one seed or one plan")
     count = seeds if minutes is None else 1 << 30
-    totals, seconds = _run_many(out, range(first, first + count), processes, minutes)
-    _show_many(out, totals, seconds)
+    totals = _run_many(out, range(first, first + count), processes, minutes)
     _judge_many(totals, require_points)
 
 
@@ -117,12 +116,24 @@ def _run_one(out: Output, plan: Plan, trace: bool, shrink: bool, output: Path | 
     _show_one(out, result, trace)
 
 
-def _run_many(
-    out: Output, seeds: range, processes: int, minutes: float | None
-) -> tuple[Totals, float]:
+def _run_many(out: Output, seeds: range, processes: int, minutes: float | None) -> Totals:
+    """Run the seeds and show what came of them, also if that is interrupted."""
     totals = Totals()
-    start = time.monotonic()
-    end = start + minutes * 60 if minutes is not None else None
+    begun = time.monotonic()
+    try:
+        _add_up(out, totals, seeds, processes, minutes)
+    except KeyboardInterrupt:
+        out.note("interrupted; until then:")
+        _show_many(out, totals, time.monotonic() - begun)
+        raise
+    _show_many(out, totals, time.monotonic() - begun)
+    return totals
+
+
+def _add_up(
+    out: Output, totals: Totals, seeds: range, processes: int, minutes: float | None
+) -> None:
+    end = time.monotonic() + minutes * 60 if minutes is not None else None
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=out.console, disable=not out.on_terminal, transient=True,
@@ -136,7 +147,6 @@ def _run_many(
             bar.update(task, advance=1, description=f"seeds{failed}")
             if end is not None and time.monotonic() > end:
                 break
-    return totals, time.monotonic() - start
 
 
 def _show_failure(out: Output, result: Result) -> None:

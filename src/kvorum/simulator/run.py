@@ -7,6 +7,7 @@ through several nodes, with all owners; and the end is judged.
 """
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -307,7 +308,9 @@ def run_seeds(seeds: range, processes: int) -> Iterator[Result]:
     if processes <= 1:
         yield from map(run_seed, seeds)
         return
-    pool = multiprocessing.get_context("fork").Pool(processes)
+    # Who interrupts means us: workers that were killed by it would each print a traceback.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    pool = multiprocessing.get_context("fork").Pool(processes, signal.signal, quiet)
     try:
         yield from pool.imap_unordered(run_seed, seeds, chunksize=4)
     finally:
