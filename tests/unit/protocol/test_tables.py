@@ -11,7 +11,7 @@ from kvorum.model.ring import Ring
 from kvorum.model.tables import DEFAULT_TABLE_ID, TableSettings
 from kvorum.model.topology import Member, make_topology
 from kvorum.protocol.holdings import Holdings
-from kvorum.protocol.tables import Tables
+from kvorum.protocol.tables import DROP_SLICE, Tables
 from kvorum.protocol.timers import Timers
 from kvorum.simulator.disk import Disk
 from kvorum.storage.commit import drain
@@ -60,6 +60,24 @@ def test_damaged_records_of_a_dropped_table_go_with_it() -> None:
     while tables.dropped:
         tables.sweep_dropped()
     assert [store.get(key) for key in keys] == [None, None]
+
+
+def test_a_drop_touches_no_record_before_it_is_known_and_a_bounded_slice_after() -> None:
+    """Dropping takes as long whatever the table's size."""
+    store = store_of(MemoryEngine())
+    carts = TableSettings("carts", b"carts   ", 1, 1)
+    keys = [engine_key(RING.hash_key, carts.id, b"%d" % i, b"") for i in range(3 * DROP_SLICE)]
+    for key in keys:
+        store.put(key, bytes(100))
+    tables = tables_on(store)
+    dropped = msgspec.structs.replace(carts, version=(2, 1), dropped=True)
+    tables.on_update(TablesUpdate(1, [carts, dropped]))
+    assert tables.registry.live(carts.id) is None
+    left = [sum(store.get(key) is not None for key in keys)]
+    while tables.dropped:
+        tables.sweep_dropped()
+        left.append(sum(store.get(key) is not None for key in keys))
+    assert left == [3 * DROP_SLICE, 2 * DROP_SLICE, DROP_SLICE, 0, 0]
 
 
 def test_a_get_that_outlives_its_table_mends_nothing() -> None:
