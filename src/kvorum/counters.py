@@ -22,6 +22,7 @@ MEANINGS: Final[dict[str, str]] = {
     "gets_that_may_miss": "gets answered with the help of owners that are behind",
     "forwarded": "requests relayed to an owner",
     "retries_known": "puts that arrived again under a known id",
+    "retries_found": "puts that another node had taken, whose value was found here already",
     "retries_expired": "puts refused an answer because their id is older than the retry window",
     "siblings_seen": "gets answered with more than one value",
     "siblings_made": "puts that left a sibling beside their value",
@@ -152,6 +153,7 @@ class Counters:
     gets_that_may_miss: int
     forwarded: int
     retries_known: int
+    retries_found: int
     retries_expired: int
     siblings_seen: int
     siblings_made: int

@@ -13,7 +13,8 @@ rules that keep dots unique for ever (architecture, dots are never reused):
    store is a clone or has lost something: the incarnation ends, with an alarm. And before the
    first mint of a start some other member must have answered, or a new store id is drawn.
 
-(Rule 5, puts that arrive again, is the ledger's.)
+5. a put that arrives again mints nothing where it is remembered, which is the ledger's, nor where
+   its value is found.
 """
 
 from collections.abc import Callable
@@ -39,17 +40,21 @@ from kvorum.model.holding import (
     partition_key_of,
     record_of,
     rewritten,
+    with_own,
 )
 from kvorum.model.quorum import Resolution
 from kvorum.model.record import (
     EXPIRES,
     HAS_TOMBSTONE,
+    PUT_ID_BYTES,
+    Value,
     entry_counter,
     first_record,
     head_of,
     highest_clock,
     next_record,
     pack_value,
+    split_values,
 )
 from kvorum.model.siblings import update, update_lww
 from kvorum.model.tables import TableSettings
@@ -82,6 +87,7 @@ LWW_TABLE: Final = Resolution.LWW
 # history comes near this; contexts with made-up dots would, put after put.
 SEEN_MAX: Final = 16_384
 CONTEXT_BYTES_USUAL: Final = 4_096
+NO_PUT_ID: Final = bytes(PUT_ID_BYTES)
 
 
 class Minter:
@@ -190,6 +196,10 @@ class Minter:
         held: bytes | None,
     ) -> int:  # fmt: skip
         """``mint``, whatever is held and whatever the context says."""
+        if held and put_id in held:
+            what = (put_id, tombstone, content_type, value)
+            if self._has_written(held, partition_key, what):
+                return MINTED
         code = self._make(
             key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
         )
@@ -197,6 +207,28 @@ class Minter:
             holding = pack_holding(self.dot, partition_key, self.record)
             self._holdings.write(key, held, holding)
         return code
+
+    def _has_written(
+        self, held: bytes, partition_key: bytes, what: tuple[bytes, bool, bytes, bytes]
+    ) -> bool:
+        """Rule 5: another node minted this put, and its value is here: it is not written again.
+
+        The outcome is then what it was there. What comes under a known id with another value is
+        no such put, whoever has given it that id, and must not get lost.
+        """
+        if what[0] == NO_PUT_ID or partition_key_of(held) != partition_key:
+            return False
+        record = record_of(held)
+        for encoded in split_values(record):
+            each = Value(encoded)
+            if (each.put_id, each.tombstone, each.content_type, each.data) == what:
+                self._env.counters.retries_found += 1
+                self.dot = each.dot
+                self.record = record
+                self.sent = with_own(held, NO_OWN)
+                self.value_clock = each.clock
+                return True
+        return False
 
     def _make(
         self, key: bytes, partition_key: bytes, table: TableSettings, context: bytes,

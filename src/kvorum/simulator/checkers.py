@@ -93,7 +93,7 @@ class Checks:
         if coordinator != process.machine.member:
             return  # Relayed; it was judged where it was made.
         write = self._history.writes[put_id]
-        mint = write.minted_by(coordinator)
+        mint = self._answered_for(process, write)
         if mint is None:
             self._world.fail(f"hollow ack: {write.text} is answered ok and was never written")
             return
@@ -108,6 +108,16 @@ class Checks:
             if fallback and self._take_copies_of_owners(write, mint, machine):
                 continue
             self._take_copy(write, mint, machine, level)
+
+    def _answered_for(self, process: "Process", write: Write) -> Mint | None:
+        """The dot of a write of which a coordinator tells: its own, or one that it has found."""
+        own = write.minted_by(process.machine.member)
+        if own is not None and (len(write.mints) == 1 or self._history.holds(process, own)):
+            return own
+        for mint in reversed(write.mints):
+            if self._history.holds(process, mint):
+                return mint
+        return own
 
     def _take_copies_of_owners(self, write: Write, mint: Mint, machine: "Machine") -> bool:
         """Note the owners to whom a fallback has given the write since it acknowledged it."""
@@ -207,8 +217,7 @@ class Checks:
                 f"vanished: the context of {write.text} claims what nobody has superseded: "
                 f"{history.names_of(claimed & ~(own | history.superseded | history.reaped))}"
             )
-        mint = write.minted_by(stored.coordinator)
-        if mint is None or not claimed & mint.bit:
+        if not any(claimed & mint.bit for mint in write.mints):
             self._world.fail(f"vanished: the context of {write.text} lacks its own write")
 
     def judge_get(

@@ -12,18 +12,18 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from kvorum.model.context import context_of_seen
-from kvorum.model.holding import own_dot
+from kvorum.model.holding import NO_OWN, own_dot, pack_holding
 from kvorum.model.record import LWW as LWW_RECORD
 from kvorum.model.record import Value, head_of
 from kvorum.model.siblings import alive, encode_shown, merge, seen_of, shown_values
-from kvorum.model.tables import DEFAULT_TABLE_ID
+from kvorum.model.tables import DEFAULT_TABLE_ID, TableSettings
 from kvorum.model.version import ACTOR_BYTES, counter_of, make_dot
 from kvorum.protocol.minting import MINTED, Minter
 from kvorum.storage.commit import Commit
 from tests.property.test_three_replicas import ThreeReplicas
 from tests.support.recording import OneNode
 from tests.support.records import seen_of_dots
-from tests.support.replicas import KEY, LWW, NOBODY, OneReplica
+from tests.support.replicas import KEY, LWW, NOBODY, PARTITION_KEY, SIBLINGS, OneReplica
 
 Story = Callable[[type[OneReplica]], list[bytes]]
 
@@ -257,6 +257,28 @@ def test_a_put_sent_again_elsewhere_is_one_value_to_readers() -> None:
     shown = [Value(each).dot for each in alive(encode_shown(d.record, 0)).values()]
     d.put(b"", context_of_seen(KEY, seen_of_dots(shown), 0), tombstone=True)
     assert sorted(one.tombstone for one in shown_values(d.record, 0)) == [False, True]
+
+
+@pytest.mark.parametrize("table", [SIBLINGS, LWW], ids=["siblings", "lww"])
+def test_a_put_sent_again_where_its_value_is_is_not_written_again(table: TableSettings) -> None:
+    """Rule 5: the coordinator's answer was lost, its record has arrived, and it is sent here."""
+    tape: list[int] = []
+    a, b = OneReplica(tape, table=table), OneReplica(tape, table=table)
+    put_id = b"a client" + (7).to_bytes(8, "little")
+    if table is SIBLINGS:
+        b.put(b"other")
+    dot, context = a.put(b"book", put_id=put_id)
+    b.receive(a.record)
+    before = b.holding
+    again, context_again = b.put(b"book", put_id=put_id)
+    assert again == dot
+    assert b.holding == before
+    assert b.minter.sent == pack_holding(NO_OWN, PARTITION_KEY, b.record or b"")
+    assert b.environment.counters.retries_found == 1
+    assert context_again == context
+    for data, other in ((b"pen", put_id), (b"book", put_id[:-1] + b"\1"), (b"book", NOBODY)):
+        assert b.put(data, put_id=other)[0][:8] == b.store.store_id
+    assert b.environment.counters.retries_found == 1
 
 
 def test_who_has_read_only_half_of_a_put_sent_twice_deletes_only_half() -> None:

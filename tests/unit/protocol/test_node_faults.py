@@ -7,6 +7,7 @@ from kvorum.model.holding import record_of
 from kvorum.model.record import head_of
 from kvorum.model.tables import DEFAULT_TABLE
 from kvorum.protocol.ledger import Ledger
+from kvorum.protocol.minting import Minter
 from kvorum.wire.messages import TableAnswer, TableCreate
 from kvorum.wire.requests import FORWARDED, OVERLOADED
 from tests.support.recording import OneNode, RecordingPort, Refusal, Unknown
@@ -29,11 +30,13 @@ def forwarded_twice() -> tuple[int, list[object]]:
 
 
 def test_a_put_that_is_forwarded_twice_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rule 5: by its id; without the ledger it would be its own sibling."""
+    """Rule 5: by its id; without the ledger and a look at what is here it would be a sibling."""
     values, outcomes = forwarded_twice()
     assert values == 1
     assert all(isinstance(outcome, Stored) for outcome in outcomes)
     monkeypatch.setattr(Ledger, "recall", lambda *_: None)
+    assert forwarded_twice()[0] == 1, "its value is found"
+    monkeypatch.setattr(Minter, "_has_written", lambda *_: False)
     values, _ = forwarded_twice()
     assert values == 2, "the story would not notice a broken rule"
 
