@@ -117,7 +117,8 @@ class Checks:
         for mint in reversed(write.mints):
             if self._history.holds(process, mint):
                 return mint
-        return own
+        # None is here any more, be it that the table has been dropped meanwhile.
+        return own or (write.mints[-1] if write.mints else None)
 
     def _take_copies_of_owners(self, write: Write, mint: Mint, machine: "Machine") -> bool:
         """Note the owners to whom a fallback has given the write since it acknowledged it."""

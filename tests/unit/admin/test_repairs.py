@@ -12,7 +12,8 @@ from tests.support.recording import WALL, OneNode
 # Counters of requests, of connections and of membership, and of what went wrong with them.
 NOT_WORK = {
     "puts", "gets", "puts_ok", "puts_refused", "puts_unknown", "gets_ok", "gets_refused",
-    "gets_that_may_miss", "forwarded", "retries_known", "retries_expired", "siblings_seen",
+    "gets_that_may_miss", "forwarded", "retries_known", "retries_found", "retries_expired",
+    "siblings_seen",
     "siblings_made", "lww_dropped", "hedged_gets", "silences", "replica_puts", "replica_merges",
     "replica_gets", "replica_refusals", "incarnations_ended", "clock_refusals", "overloads",
     "bad_frames", "handshakes_refused", "log_refusals", "peer_connects", "peer_losses", "probes",
