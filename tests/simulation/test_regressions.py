@@ -31,6 +31,7 @@ FAILED_ONCE = {
     400147: "the judge looked before the last owner had retired an actor",
     400222: "the judge looked while a round of reaping went from owner to owner",
     30000933: "the judge missed in a get what was reaped then, and a backup brought back after",
+    600000598: "the judge took another twin of a put that was found for the one that was answered",
     3188593392: "the judge did not know a put that was found elsewhere, its table being dropped",
     4350: "the world forgot to start a node that died after everything had been healed",
 }

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvorum.client.store import Found, Sibling, Stored
 from kvorum.errors import KvorumError, Overloaded, TooManySiblings
-from kvorum.model.context import context_seen
+from kvorum.model.context import context_clock, context_seen
 from kvorum.model.hashing import SPACE_HINTS, SPACE_RECORDS
 from kvorum.model.holding import record_of
 from kvorum.model.merkle import Trees
@@ -93,7 +93,8 @@ class Checks:
         if coordinator != process.machine.member:
             return  # Relayed; it was judged where it was made.
         write = self._history.writes[put_id]
-        mint = self._answered_for(process, write)
+        context = payload[PUT_OK_HEAD_BYTES + ACK_BYTES * ack_count :]
+        mint = self._answered_for(coordinator, write, context)
         if mint is None:
             self._world.fail(f"hollow ack: {write.text} is answered ok and was never written")
             return
@@ -109,16 +110,16 @@ class Checks:
                 continue
             self._take_copy(write, mint, machine, level)
 
-    def _answered_for(self, process: "Process", write: Write) -> Mint | None:
-        """The dot of a write of which a coordinator tells: its own, or one that it has found."""
-        own = write.minted_by(process.machine.member)
-        if own is not None and (len(write.mints) == 1 or self._history.holds(process, own)):
-            return own
-        for mint in reversed(write.mints):
-            if self._history.holds(process, mint):
-                return mint
-        # None is here any more, be it that the table has been dropped meanwhile.
-        return own or (write.mints[-1] if write.mints else None)
+    def _answered_for(self, member: int, write: Write, context: bytes) -> Mint | None:
+        """The dot of a write of which a coordinator tells: its own, or one that it has found.
+
+        The context that it gives carries that value's clock.
+        """
+        clock = context_clock(context)
+        told = [mint for mint in write.mints if mint.order[0] == clock]
+        own = [mint for mint in told if mint.member == member]
+        found = own or told
+        return found[-1] if found else None
 
     def _take_copies_of_owners(self, write: Write, mint: Mint, machine: "Machine") -> bool:
         """Note the owners to whom a fallback has given the write since it acknowledged it."""
