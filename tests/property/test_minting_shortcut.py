@@ -19,7 +19,7 @@ class LongWay(Minter):
 
     def mint(self, key, partition_key, table, context, *what):
         if not self.confirmed:
-            self._draw_unconfirmed()
+            assert self._draw_unconfirmed()
         held = self._store.get(key)
         return self._mint_slowly(key, partition_key, table, context, *what, held)
 
@@ -34,6 +34,7 @@ def told(replica: OneReplica, outcome: int) -> object:
     record = record_of(holding)
     assert minter.record == record
     assert own_dot(holding) == minter.dot
+    kept = minter._holdings
     values = [Value(each) for each in split_values(record)]
     return (
         minter.dot,
@@ -44,6 +45,8 @@ def told(replica: OneReplica, outcome: int) -> object:
         ],
         minter.sent[:20],
         minter.sent[20:] == holding[20:],
+        kept.unreaped,
+        kept.overgrown,
     )
 
 

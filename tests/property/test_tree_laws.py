@@ -83,7 +83,7 @@ def test_a_change_undone_leaves_no_trace(records, key, one, two):
     before = trees.leaves[:]
     held = holding_of(records[key]) if key in records else None
     trees.change(key, held, holding_of(one))
-    trees.change(key, holding_of(one), holding_of(two))
+    trees.replace(key, holding_of(one), holding_of(two))
     trees.change(key, holding_of(two), held)
     assert trees.leaves == before
 
@@ -151,7 +151,10 @@ class Scanning(RuleBasedStateMachine):
         held = b"" if key in self.damaged else self.records.get(key)
         self.damaged.discard(key)
         self.records[key] = holding_of(number)
-        self.trees.change(key, held, self.records[key])
+        if held:
+            self.trees.replace(key, held, self.records[key])
+        else:
+            self.trees.change(key, held, self.records[key])
 
     @rule(key=keys)
     def drop(self, key: bytes) -> None:

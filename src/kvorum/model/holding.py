@@ -15,14 +15,15 @@ from struct import Struct
 from typing import Final
 
 from kvorum.model.record import FORMAT as RECORD_FORMAT
-from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
 from kvorum.model.record import (
+    HAS_TOMBSTONE,
     LWW,
     VALUE_HEAD_BYTES,
     RecordInvalid,
     check_layout,
     unpack_value_lengths,
 )
+from kvorum.model.record import HEAD_BYTES as RECORD_HEAD_BYTES
 from kvorum.model.version import ACTOR_BYTES, DOT_BYTES, ENTRY_BYTES, NO_ACTOR, make_dot
 
 FORMAT: Final = 1
@@ -169,12 +170,12 @@ def joined(
     )
 
 
-def plain_successor(held: bytes, received: bytes) -> bytes | None:
-    """What becomes of ``held`` where ``received`` plainly follows on it, as nearly always.
+def plain_successor(held: bytes, received: bytes) -> tuple[bytes, int] | None:
+    """What becomes of ``held`` where ``received`` plainly follows on it, and its actors' number.
 
-    That is: the same key and the same actors, or one more, no gap, and one value, whose dot has
-    raised its actor's entry and nothing else; and that actor is not our own. Then it replaces all
-    but the own dot. None: look closely.
+    As nearly always, that is: the same key and the same actors, or one more, no gap, and one
+    value, whose dot has raised its actor's entry and nothing else; and that actor is not our own;
+    and neither is a delete. Then it replaces all but the own dot. None: look closely.
     """
     size = len(received)
     if size < HEAD_BYTES:
@@ -195,7 +196,7 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
     if (
         (position - start) % ENTRY_BYTES
         or beyond != NO_RUN_ONE_VALUE
-        or flags & LWW
+        or flags & (LWW | HAS_TOMBSTONE)
         or received[HEAD_BYTES:counter_at] != held[HEAD_BYTES:counter_at]
         or dot <= held[position:after]
         or (after < end and received[after:end] != held[after:end])
@@ -206,13 +207,15 @@ def plain_successor(held: bytes, received: bytes) -> bytes | None:
     if end + VALUE_HEAD_BYTES + length + type_length != size:
         return None
     if own == NO_OWN:
-        return received
+        return received, entry_count
     if own[:ACTOR_BYTES] == dot[:ACTOR_BYTES]:
         return None
-    return held[:HEAD_BYTES] + received[HEAD_BYTES:]
+    return held[:HEAD_BYTES] + received[HEAD_BYTES:], entry_count
 
 
-def _with_joined(held: bytes, received: bytes, start: int, entry_count: int) -> bytes | None:
+def _with_joined(
+    held: bytes, received: bytes, start: int, entry_count: int
+) -> tuple[bytes, int] | None:
     """``plain_successor``, where the received vector, which begins at ``start``, has one more.
 
     Records that expire or are deletes take the long way: they may have been reaped already.
@@ -244,7 +247,8 @@ def _with_joined(held: bytes, received: bytes, start: int, entry_count: int) -> 
     length, _, type_length = unpack_value_lengths(received, value_at)
     if value_at + VALUE_HEAD_BYTES + length + type_length != len(received):
         return None
-    return received if own == NO_OWN else held[:HEAD_BYTES] + received[HEAD_BYTES:]
+    kept = received if own == NO_OWN else held[:HEAD_BYTES] + received[HEAD_BYTES:]
+    return kept, entry_count + 1
 
 
 assert _head.size == HEAD_BYTES

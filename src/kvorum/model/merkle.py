@@ -86,6 +86,16 @@ class Trees:
         if leaf == self._scan_leaf and key < self._scanned_to:
             self._scan_sum ^= delta
 
+    def replace(self, key: bytes, held: bytes, holding: bytes) -> None:
+        """``change`` of one undamaged record into another, which is nearly every write."""
+        leaf = key[1] << 8 | key[2]
+        delta = xxh3_64_intdigest(key + held[HEAD_BYTES:]) ^ xxh3_64_intdigest(
+            key + holding[HEAD_BYTES:]
+        )
+        self.leaves[leaf] ^= delta
+        if leaf == self._scan_leaf and key < self._scanned_to:
+            self._scan_sum ^= delta
+
     def spoil(self, leaf: int) -> None:
         """Nobody knows what stands in this leaf: it must be counted anew."""
         if not self.stale[leaf]:

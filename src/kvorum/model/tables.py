@@ -15,7 +15,7 @@ until a person drops one. The table ``default`` is always there and has a fixed 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -128,11 +128,13 @@ class TableRegistry:
     Two registries that have merged the same settings, in whatever order, are equal.
     """
 
-    __slots__ = ("_by_id", "_by_name", "_live", "_version", "dropped_ids")
+    __slots__ = ("_by_id", "_by_name", "_live", "_version", "dropped_ids", "live")
 
     def __init__(self, known: Iterable[TableSettings] = ()) -> None:
         self._by_id: dict[bytes, TableSettings] = {}
         self._live: dict[bytes, TableSettings] = {}
+        # A table by its id, unless it is unknown or dropped. For every request.
+        self.live: Callable[[bytes], TableSettings | None] = self._live.get
         self.dropped_ids: dict[bytes, None] = {}  # ended for good; asked for every record sent
         self._by_name: dict[str, list[bytes]] = {}  # live ids, ascending; more than one: conflict
         self._version = 0  # 0: not worked out since the last change
@@ -165,10 +167,6 @@ class TableRegistry:
         ids.remove(held.id)
         if not ids:
             del self._by_name[held.name]
-
-    def live(self, table_id: bytes) -> TableSettings | None:
-        """Return a table by its id, unless it is unknown or dropped. For every request."""
-        return self._live.get(table_id)
 
     def by_id(self, table_id: bytes) -> TableSettings | None:
         """Return what is known of an id, dropped or not."""

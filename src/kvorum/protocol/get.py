@@ -44,6 +44,7 @@ from kvorum.wire.requests import (
 )
 from kvorum.wire.requests import LWW as ANSWER_LWW
 
+LWW_TABLE: Final = Resolution.LWW
 EMPTY: Final = b""
 NO_RECORD: Final = b"\1\0\0\0\0\0\0\0"  # one that has seen nothing
 
@@ -63,9 +64,9 @@ class GetCoordinator(Asker):
 
     def __init__(
         self, env: Environment, client: ClientPort, request: int, key: bytes,
-        partition_key: bytes, replicas: ReplicaSet, r: int, sloppy: bool, resolution: int,
-        generation: int,
-        reader: Reader | None, judges_expiry: bool, counts: OperationCounts,
+        partition_key: bytes, replicas: ReplicaSet, r: int, sloppy: bool,
+        resolution: Resolution, generation: int, reader: Reader | None, judges_expiry: bool,
+        counts: OperationCounts,
     ) -> None:  # fmt: skip
         self.wants_disk = False
         self.env = env
@@ -184,13 +185,25 @@ class GetCoordinator(Asker):
 
     def on_ok(self, peer: int) -> None:
         """The peer holds nothing."""
-        self._take(peer, EMPTY)
+        self.on_record(peer, self.generation, EMPTY)
 
     def on_record(self, peer: int, generation: int, record: bytes) -> None:
         if generation != self.generation:
             return  # Read before a reap that has come between; the peer has been asked anew.
-        if record == self.merged or self._merge(peer, record):
-            self._take(peer, record)
+        if record and record != self.merged and not self._merge(peer, record):
+            return
+        self.answered_mask |= self.replicas.bits[peer]
+        if self.answered:
+            if record != self.merged:
+                self._repair(peer)
+        elif self.answered_mask.bit_count() >= self.r:
+            if record != self.merged:
+                self.versions.append((peer, record))
+            self._answer()
+        else:
+            self.versions.append((peer, record))
+            if self.failed or self.behind:
+                self._judge()
 
     def on_behind(self, peer: int, generation: int, record: bytes) -> None:
         if generation != self.generation:
@@ -223,18 +236,6 @@ class GetCoordinator(Asker):
             # Too late for the client, but not for our own copy.
             self._mend_own()
         return True
-
-    def _take(self, peer: int, record: bytes) -> None:
-        self.answered_mask |= self.replicas.bits[peer]
-        if self.answered:
-            if record != self.merged:
-                self._repair(peer)
-            return
-        self.versions.append((peer, record))
-        if self.answered_mask.bit_count() >= self.r:
-            self._answer()
-        elif self.failed or self.behind:
-            self._judge()
 
     def on_refusal(self, peer: int, status: int, payload: bytes) -> None:
         if status == ELSEWHERE:
@@ -329,13 +330,14 @@ class GetCoordinator(Asker):
             self.client.in_flight -= 1
             if not self.client.closed:
                 self._answer_client()
-        self._mend()
+        if self.versions or self.own != self.merged:
+            self._mend()
 
     def _answer_client(self) -> None:
         merged = self.merged
         replicas = self.replicas
         answered = self.answered_mask
-        flags = ANSWER_LWW if self.resolution == Resolution.LWW else 0
+        flags = ANSWER_LWW if self.resolution is LWW_TABLE else 0
         if answered.bit_count() < self.r:
             answered |= self.behind
             flags |= MAY_MISS

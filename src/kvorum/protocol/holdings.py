@@ -27,7 +27,7 @@ class Holdings:
     """The records of one store."""
 
     __slots__ = (
-        "_actors_usual", "_change", "_put", "_shift", "_store", "get", "overgrown",
+        "_actors_usual", "_change", "_put", "_replace", "_shift", "_store", "get", "overgrown",
         "trees", "unreaped",
     )  # fmt: skip
 
@@ -39,6 +39,7 @@ class Holdings:
         self.get = store.get
         self._put = store.put
         self._change = trees.change
+        self._replace = trees.replace
         # Partition -> keys, as noted; an entry may be out of date and is looked at again.
         self.unreaped: dict[int, dict[bytes, None]] = {}  # records with a tombstone
         self.overgrown: dict[int, dict[bytes, None]] = {}  # with more actors than owners
@@ -53,6 +54,16 @@ class Holdings:
         ):
             self._take_note(key, holding, HAS_TOMBSTONE)
         self._change(key, held, holding)
+        self._put(key, holding)
+
+    def rewrite(self, key: bytes, held: bytes, holding: bytes, actors: int) -> None:
+        """``write``, where an undamaged record is followed by one that is no delete.
+
+        ``actors`` is how many that one has seen. So nothing has to be looked up in it.
+        """
+        if actors > self._actors_usual:
+            self._note(self.overgrown, key)
+        self._replace(key, held, holding)
         self._put(key, holding)
 
     def forget(self, key: bytes, held: bytes | None) -> None:

@@ -19,12 +19,16 @@ SETTLED: Final = Asker()  # what is recalled of a put that its client is through
 
 
 class _Client:
-    __slots__ = ("added_at", "lowest", "puts")
+    """The puts of one client. Most have one at a time, which needs no dictionary."""
+
+    __slots__ = ("added_at", "earlier", "latest", "lowest", "put")
 
     def __init__(self) -> None:
-        self.added_at = 0  # when the latest of its puts was
+        self.latest = 0  # the counter of the put that came last
+        self.added_at = 0  # when that was
+        self.put: Asker | None = None  # that put, unless it is settled or too old
         self.lowest = 0  # counters below are settled
-        self.puts: dict[int, tuple[int, Asker]] = {}  # counter -> added at, put; oldest first
+        self.earlier: dict[int, tuple[int, Asker]] = {}  # counter -> added at, put; oldest first
 
 
 class Ledger:
@@ -51,15 +55,20 @@ class Ledger:
         known = self._clients.get(client)
         if known is None:
             return None
-        found = known.puts.get(counter)
+        if known.put is not None and known.latest == counter:
+            return known.put
+        found = known.earlier.get(counter)
         return None if found is None else found[1]
 
     def add(self, client: bytes, counter: int, put: Asker, now: int) -> None:
         known = self._clients.get(client)
         if known is None:
             known = self._clients[client] = _Client()
-        known.puts[counter] = (now, put)
+        elif known.put is not None:
+            known.earlier[known.latest] = (known.added_at, known.put)
+        known.latest = counter
         known.added_at = now
+        known.put = put
         self.count += 1
 
     def recall(self, client: bytes, counter: int, lowest_open: int) -> Asker | None:
@@ -70,20 +79,29 @@ class Ledger:
         known = self._clients.get(client)
         if known is None:
             return None
-        puts = known.puts
         if lowest_open > known.lowest:
             known.lowest = lowest_open
-            # Insertion order is all but counter order; what is out of order goes with its age.
-            while puts:
-                oldest = next(iter(puts))
-                if oldest >= lowest_open:
-                    break
-                del puts[oldest]
+            if known.latest < lowest_open and known.put is not None:
+                known.put = None
                 self.count -= 1
-        found = puts.get(counter)
-        if found is not None:
-            return found[1]
+            if known.earlier:
+                self._settle_earlier(known.earlier, lowest_open)
+        if known.latest == counter and known.put is not None:
+            return known.put
+        if known.earlier:
+            found = known.earlier.get(counter)
+            if found is not None:
+                return found[1]
         return SETTLED if counter < known.lowest else None
+
+    def _settle_earlier(self, puts: dict[int, tuple[int, Asker]], lowest_open: int) -> None:
+        # Insertion order is all but counter order; what is out of order goes with its age.
+        while puts:
+            oldest = next(iter(puts))
+            if oldest >= lowest_open:
+                break
+            del puts[oldest]
+            self.count -= 1
 
     def sweep(self, now: int) -> None:
         """Forget what is older than two windows. A bounded slice, some times a second.
@@ -98,7 +116,7 @@ class Ledger:
         while self._round and steps < SWEEP_STEPS:
             client = self._round[-1]
             known = self._clients[client]
-            puts = known.puts
+            puts = known.earlier
             steps += 1
             while puts and steps < SWEEP_STEPS:
                 counter = next(iter(puts))
@@ -109,6 +127,7 @@ class Ledger:
                 steps += 1
             if puts and steps >= SWEEP_STEPS:
                 return  # Some may be left; the next sweep goes on with this client.
-            if not puts and known.added_at <= limit:
-                del self._clients[client]
+            if known.added_at <= limit:
+                self.count -= known.put is not None
+                del self._clients[client]  # What came before its latest is gone already.
             self._round.pop()

@@ -138,8 +138,8 @@ class Minter:
         ``context`` is what the client sent, or empty; ``ttl`` in microseconds, 0 for none.
         """
         store = self._store
-        if not self.confirmed:
-            self._draw_unconfirmed()
+        if not self.confirmed and not self._draw_unconfirmed():
+            return OVERLOADED
         held = store.get(key)
         if held and context and table.resolution is not LWW_TABLE:
             # The usual read-modify-write, without taking anything apart.
@@ -165,7 +165,11 @@ class Minter:
                         store.next_stamp()
                     key_length = len(partition_key)
                     kept, self.sent = kept_and_sent(dot, key_length, rest)
-                    self._holdings.write(key, held, kept)
+                    if tombstone:
+                        self._holdings.write(key, held, kept)
+                    else:
+                        actors = len(seen) // ENTRY_BYTES + joins
+                        self._holdings.rewrite(key, held, kept, actors)
                     self.dot = dot
                     self.record = rest[key_length:]
                     self.value_clock = clock
@@ -184,8 +188,8 @@ class Minter:
         It has an own actor of its own (rule 3). The caller writes the outcome in this very step,
         as a holding of ``dot`` and ``record``.
         """
-        if not self.confirmed:
-            self._draw_unconfirmed()
+        if not self.confirmed and not self._draw_unconfirmed():
+            return OVERLOADED
         return self._make(
             key, partition_key, table, context, tombstone, ttl, put_id, content_type, value, held
         )
@@ -253,7 +257,10 @@ class Minter:
             if len(context) > CONTEXT_BYTES_USUAL and not self._is_bounded(record, context):
                 return TOO_LARGE
         wall = self._env.wall
-        dot = self._live_dot(own, record, context)
+        try:
+            dot = self._live_dot(own, record, context)
+        except OSError as error:
+            return self._no_new_id(error)
         lww = table.resolution == Resolution.LWW
         if lww:
             code = self._tick_lww(record, context)
@@ -402,11 +409,22 @@ class Minter:
         """Another member has answered, and knows nothing against this store."""
         self.confirmed = not self._overdue
 
-    def _draw_unconfirmed(self) -> None:
-        if self._overdue:
-            self.end_incarnation(self._overdue)
-        else:
-            self.end_incarnation("no other member has answered since the start", lost=False)
+    def _draw_unconfirmed(self) -> bool:
+        """Draw a new store id before anything is minted; False if it could not be made durable."""
+        try:
+            if self._overdue:
+                self.end_incarnation(self._overdue)
+            else:
+                self.end_incarnation("no other member has answered since the start", lost=False)
+        except OSError as error:
+            self._no_new_id(error)
+            return False
+        return True
+
+    def _no_new_id(self, error: OSError) -> int:
+        """Without a new id that is durable nothing may be minted."""
+        self.refusal = f"this node's data directory cannot be written: {error}"
+        return OVERLOADED
 
 
 def _nobody_asks() -> None:

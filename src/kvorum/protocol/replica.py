@@ -104,10 +104,11 @@ class Replica(Answers):
         counters = self._env.counters
         held = self._holdings.get(key)
         if held:
-            kept = plain_successor(held, holding)
-            if kept is not None:
+            follows = plain_successor(held, holding)
+            if follows is not None:
                 counters.replica_puts += 1
-                self._holdings.write(key, held, kept)
+                kept, actors = follows
+                self._holdings.rewrite(key, held, kept, actors)
                 return OK
         try:
             offset = checked_record_offset(holding)
@@ -241,7 +242,7 @@ class Replica(Answers):
             self.payload = b"the copy here is damaged"
             self._env.counters.replica_refusals += 1
             return FAILED_HERE
-        record = held[record_offset(held) :]
+        record = held[HEAD_BYTES + (held[2] | held[3] << 8) :]
         if len(record) > self._large_bytes and not large:
             self.payload = b""
             return ELSEWHERE
@@ -261,8 +262,8 @@ class Replica(Answers):
         held = self._holdings.get(key)
         if not held:
             return held
-        offset = record_offset(held)
-        if held[HEAD_BYTES:offset] != partition_key:
+        offset = HEAD_BYTES + len(partition_key)
+        if held[HEAD_BYTES:offset] != partition_key or held[2] | held[3] << 8 != len(partition_key):
             return b""
         return held[offset:]
 

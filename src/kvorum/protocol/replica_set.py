@@ -49,7 +49,7 @@ class ReplicaSet:
 
     __slots__ = (
         "_acks", "_env", "_names", "bits", "by_member", "copies", "epoch", "fallback_mask",
-        "fallbacks", "listed", "me", "my_bit", "others", "owner_mask", "owners", "standing_in",
+        "fallbacks", "listed", "me", "my_bit", "n", "others", "owner_mask", "owners", "standing_in",
         "stands_in", "volatile",
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ class ReplicaSet:
         """``listed`` are the fallbacks; ``hinted`` what we keep for owners, if we are one."""
         self.copies = copies  # our own
         self.owners = owners
+        self.n = len(owners)
         self.listed = listed
         self.epoch = epoch
         self.me = me
@@ -214,8 +215,8 @@ class ReplicaSets:
     """The replica set of every partition, made when first asked for."""
 
     __slots__ = (
-        "_by_partition", "_copies", "_env", "_hinted", "_known", "_me", "_members", "_ring",
-        "_shift",
+        "_copies", "_env", "_hinted", "_known", "_me", "_members", "_ring", "_shift",
+        "by_partition",
     )  # fmt: skip
 
     def __init__(
@@ -228,13 +229,13 @@ class ReplicaSets:
         self._ring = ring
         self._me = me
         self._shift = ring.shift
-        self._by_partition: list[ReplicaSet | None] = [None] * ring.partitions
+        self.by_partition: list[ReplicaSet | None] = [None] * ring.partitions
         self._known: dict[tuple[tuple[int, ...], tuple[int, ...], int], ReplicaSet] = {}
         self._members: dict[int, bool] = {me: i_am_volatile}
 
     def of(self, engine_key: bytes) -> ReplicaSet:
         partition = (engine_key[1] << 8 | engine_key[2]) >> self._shift
-        found = self._by_partition[partition]
+        found = self.by_partition[partition]
         return found if found is not None else self._make(partition)
 
     def _make(self, partition: int) -> ReplicaSet:
@@ -248,7 +249,7 @@ class ReplicaSets:
             )
             replicas.set_volatile(self._members)
             self._known[(owners, listed, epoch)] = replicas
-        self._by_partition[partition] = replicas
+        self.by_partition[partition] = replicas
         return replicas
 
     def learn_volatile(self, member: int, volatile: bool) -> None:

@@ -16,7 +16,7 @@ from kvorum.model.holding import pack_holding
 from kvorum.model.quorum import Resolution, disk_acks_needed, put_shortage, shortage_text
 from kvorum.model.record import highest_clock
 from kvorum.model.ring import Ring
-from kvorum.model.tables import LONGEST_TTL_SECONDS, TableRegistry, TableSettings
+from kvorum.model.tables import TableRegistry, TableSettings
 from kvorum.protocol.delete import DeleteCoordinator, Finisher
 from kvorum.protocol.environment import ClientPort, Environment
 from kvorum.protocol.forward import Forwarder
@@ -28,6 +28,14 @@ from kvorum.protocol.minting import MINTED, Minter
 from kvorum.protocol.peering import Peering
 from kvorum.protocol.ports import Copies, Reader
 from kvorum.protocol.put import PutCoordinator
+from kvorum.protocol.refusals import (
+    DURABILITY_MAX,
+    TTL_MAX,
+    get_problem,
+    no_table,
+    put_problem,
+    size_problem,
+)
 from kvorum.protocol.replica import Replica
 from kvorum.protocol.replica_set import ReplicaSet, ReplicaSets
 from kvorum.storage.store import Store
@@ -54,11 +62,9 @@ from kvorum.wire.requests import (
     unpack_put,
 )
 
-DURABILITY_MAX: Final = 3
 LWW_TABLE: Final = Resolution.LWW
 FULL: Final = "too many requests are in flight here"
 MINTED_EXTRA: Final = 1024  # by what a hint can outgrow what is held and the put that grows it
-TTL_MAX: Final = LONGEST_TTL_SECONDS * 1_000_000
 
 # A put's head as ``unpack_put`` gives it; the names stand where it is taken apart.
 PutHead = tuple[
@@ -72,8 +78,8 @@ class Requests(Finisher):
     __slots__ = (
         "_buffer", "_config", "_current", "_env", "_forwarder", "_hints", "_locators",
         "_looked_at", "_minter", "_n", "_own_disk", "_owned", "_peering", "_refusal_at",
-        "_registry", "_replica", "_request_timeout", "_retry_window", "_ring", "_shift", "_store",
-        "_store_refusal", "clock_is_off", "ledger", "open", "replica_sets",
+        "_registry", "_replica", "_request_timeout", "_retry_window", "_ring", "_sets", "_shift",
+        "_store", "_store_refusal", "clock_is_off", "ledger", "open", "replica_sets",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +113,7 @@ class Requests(Finisher):
         self.open: deque[PutCoordinator | GetCoordinator] = deque()
         self._looked_at = -1  # when all of it was looked at last
         self.replica_sets = ReplicaSets(env, copies, hinted, ring, me, store.volatile)
+        self._sets = self.replica_sets.by_partition
         self._own_disk: deque[tuple[int, PutCoordinator]] = deque()
 
     # Puts.
@@ -128,7 +135,7 @@ class Requests(Finisher):
             raise FrameInvalid("a put is cut short")
         table = self._registry.live(table_id)
         if table is None:
-            self._refuse_put(client, head, UNKNOWN_TABLE, _no_table(table_id))
+            self._refuse_put(client, head, UNKNOWN_TABLE, no_table(table_id))
             return
         config = self._config
         if (
@@ -147,21 +154,21 @@ class Requests(Finisher):
         partition_key = payload[PUT_HEAD_BYTES:key_end]
         locator = self._locators.get(table_id) or self._new_locator(table_id)
         key = locator.engine_key(partition_key, payload[key_end:sort_end] if sort_length else b"")
-        replicas: ReplicaSet | None = self.replica_sets.of(key)
-        if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
-            replicas = self._stand_in(client, request, flags, payload, key, sloppy, table)
-        if replicas is None:
-            return
+        partition = (key[1] << 8 | key[2]) >> self._shift
+        replicas = self._sets[partition]
+        if replicas is None or self._owned[partition] < 0:
+            replicas = self._look_up(client, request, flags, payload, key, sloppy, table)
+            if replicas is None:
+                return
         known = self.ledger.recall(client_id, counter, lowest_open)
-        age = self._peering.steady - first_sent
-        usual = known is None and abs(age) <= self._retry_window
-        if not usual and not self._is_new(client, head, known, age):
+        age = self._peering.steady_base + self._env.now - first_sent
+        window = self._retry_window
+        if (known or not -window <= age <= window) and not self._is_new(client, head, known, age):
             return
         if (
             client.in_flight >= config.requests_in_flight_per_client_max
             or len(self.open) >= config.requests_in_flight_max
         ) and self._is_full(client):
-            self._env.counters.overloads += 1
             self._refuse_put(client, head, OVERLOADED, FULL)
             return
         client.in_flight += 1
@@ -173,39 +180,12 @@ class Requests(Finisher):
             self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
 
     def _refuse_bad_put(self, client: ClientPort, head: PutHead, value_bytes: int) -> None:
-        text = self._size_problem(head[2], head[8], head[10], value_bytes)
+        text = size_problem(self._config, head[2], head[8], head[10], value_bytes)
         if text:
             self._refuse_put(client, head, TOO_LARGE, text)
         else:
-            text = self._put_problem(head[2], head[4], head[5], head[16])
+            text = put_problem(self._n, head[2], head[4], head[5], head[16])
             self._refuse_put(client, head, BAD_REQUEST, text)
-
-    def _size_problem(
-        self, key_length: int, sort_length: int, context_length: int, value_bytes: int
-    ) -> str:
-        """Which of its limits a request breaks; empty if none."""
-        config = self._config
-        if key_length > config.partition_key_bytes_max:
-            return _too_long("partition key", key_length, config.partition_key_bytes_max)
-        if sort_length > config.sort_key_bytes_max:
-            return _too_long("sort key", sort_length, config.sort_key_bytes_max)
-        if value_bytes > config.value_bytes_max:
-            return _too_long("value", value_bytes, config.value_bytes_max)
-        if context_length > config.context_bytes_max:
-            return _too_long("context", context_length, config.context_bytes_max)
-        return ""
-
-    def _put_problem(self, key_length: int, w: int, durability: int, ttl: int) -> str:
-        """What else a put cannot be."""
-        if not key_length:
-            return "the partition key is empty"
-        if w > self._n:
-            return f"w={w}: must lie between 1 and n={self._n}"
-        if durability > DURABILITY_MAX and durability != DEFAULT:
-            return f"durability {durability} is unknown: 0 to 3, or {DEFAULT} for the table's"
-        if ttl > TTL_MAX:
-            return f"a time to live of {ttl} us; at most {TTL_MAX}"
-        return "a delete carries no value"
 
     def _is_new(self, client: ClientPort, head: PutHead, known: Asker | None, age: int) -> bool:
         """Judge the put's id; False if that has answered the request, or taken it up again."""
@@ -236,12 +216,16 @@ class Requests(Finisher):
         partition_key: bytes, replicas: ReplicaSet, context: bytes,
     ) -> None:  # fmt: skip
         """Mint, and send the record on its way. ``client.in_flight`` counts the request already."""
-        (_, _, _, request, w, durability, sloppy, _, _, _, _, _, client_id, counter, _, _, _) = head
-        w = min(w or table.w, len(replicas.owners))
+        (
+            _, flags, key_length, request, w, durability, sloppy, type_length, sort_length, _,
+            context_length, table_id, client_id, counter, _, _, ttl,
+        ) = head  # fmt: skip
+        w = w or table.w
+        w = w if w < replicas.n else replicas.n
         if durability == DEFAULT:
-            durability = int(table.durability)
+            durability = table.durability
         if sloppy == DEFAULT:
-            sloppy = int(table.sloppy)
+            sloppy = table.sloppy
         disk_needed = disk_acks_needed(durability, w) if durability else 0
         able = replicas.able()
         if (
@@ -250,15 +234,11 @@ class Requests(Finisher):
         ) and self._refuse_short(client, head, replicas, able, w, disk_needed, sloppy):
             return
         if self._env.now != self._refusal_at:
-            # Once a turn: what a turn can add to the overlay is bounded.
-            self._refusal_at = self._env.now
-            self._store_refusal = self._buffer.refusal
-        refusal = ""
-        if self._store_refusal or self.ledger.full or table.resolution is LWW_TABLE:
-            refusal = self._refusal(table)
-        if refusal:
-            self._env.counters.overloads += 1
-            self._give_up_put(client, head, OVERLOADED, f"{refusal}; nothing was written")
+            self._look_at_store()
+        ledger = self.ledger
+        if (
+            self._store_refusal or ledger.count >= ledger.puts_max or table.resolution is LWW_TABLE
+        ) and self._refuse_now(client, head, table):
             return
         minter = self._minter
         if replicas.stands_in:
@@ -266,17 +246,24 @@ class Requests(Finisher):
                 head, payload, table, key, partition_key, context, w, disk_needed
             )
         else:
-            code = self._mint(head, payload, table, key, partition_key, context)
+            value_at = PUT_HEAD_BYTES + key_length + sort_length + context_length
+            type_end = value_at + type_length
+            code = minter.mint(
+                key, partition_key, table, context, flags & TOMBSTONE != 0,
+                ttl or table.ttl_seconds * 1_000_000, payload[28:44],
+                payload[value_at:type_end], payload[type_end:],
+            )  # fmt: skip
         if code != MINTED:
             self._give_up_put(client, head, code, minter.refusal)
             return
+        counts = self._env.counters.tables[table_id]
         put = PutCoordinator(
             self._env, client, request, key, replicas, w, disk_needed, sloppy != 0,
             LEVEL_OS if durability else LEVEL_MEMORY, minter.record, minter.sent,
             self._current[(key[1] << 8 | key[2]) >> self._shift], minter.dot, minter.value_clock,
-            self._counts_of(head),
+            counts.delete if flags & TOMBSTONE else counts.put,
         )  # fmt: skip
-        self.ledger.add(client_id, counter, put, self._env.now)
+        ledger.add(client_id, counter, put, self._env.now)
         opened = self.open
         while opened and opened[0].answered:
             opened.popleft()  # While it is still in the processor's cache, not at the next sweep.
@@ -303,26 +290,6 @@ class Requests(Finisher):
         self._give_up_put(client, head, code, text)
         return True
 
-    def _mint(
-        self, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
-        partition_key: bytes, context: bytes,
-    ) -> int:  # fmt: skip
-        value_at = PUT_HEAD_BYTES + head[2] + head[8] + head[10]
-        type_end = value_at + head[7]
-        try:
-            return self._minter.mint(
-                key, partition_key, table, context, bool(head[1] & TOMBSTONE),
-                head[16] or table.ttl_seconds * 1_000_000, payload[28:44],
-                payload[value_at:type_end], payload[type_end:],
-            )  # fmt: skip
-        except OSError as error:
-            return self._no_new_id(error)
-
-    def _no_new_id(self, error: OSError) -> int:
-        """A new store id could not be made durable, and without one nothing may be minted."""
-        self._minter.refusal = f"this node's data directory cannot be written: {error}"
-        return OVERLOADED
-
     def _mint_hint(
         self, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
         partition_key: bytes, context: bytes, w: int, disk_needed: int,
@@ -339,30 +306,38 @@ class Requests(Finisher):
             return OVERLOADED
         value_at = PUT_HEAD_BYTES + head[2] + head[8] + head[10]
         type_end = value_at + head[7]
-        try:
-            code = minter.mint_beside(
-                held, key, partition_key, table, context, bool(head[1] & TOMBSTONE),
-                head[16] or table.ttl_seconds * 1_000_000, payload[28:44],
-                payload[value_at:type_end], payload[type_end:],
-            )  # fmt: skip
-        except OSError as error:
-            return self._no_new_id(error)
+        code = minter.mint_beside(
+            held, key, partition_key, table, context, head[1] & TOMBSTONE != 0,
+            head[16] or table.ttl_seconds * 1_000_000, payload[28:44],
+            payload[value_at:type_end], payload[type_end:],
+        )  # fmt: skip
         if code == MINTED:
             self._env.counters.fallback_puts += 1
             holding = pack_holding(minter.dot, partition_key, minter.record)
             hints.keep_minted(key, w, disk_needed, holding)
         return code
 
-    def _refusal(self, table: TableSettings) -> str:
-        """Why this node can coordinate no put now, or an empty string."""
+    def _look_at_store(self) -> None:
+        """Once a turn: what a turn can add to the overlay is bounded."""
+        self._refusal_at = self._env.now
+        self._store_refusal = self._buffer.refusal
+
+    def _refuse_now(self, client: ClientPort, head: PutHead, table: TableSettings) -> bool:
+        """Refuse if this node can coordinate no put of this table now, and say why."""
+        refusal = ""
         if self._store_refusal:
-            return self._store_refusal
-        if table.resolution is LWW_TABLE and (self.clock_is_off or self._peering.clock_has_stepped):
+            refusal = self._store_refusal
+        elif table.resolution is LWW_TABLE and (
+            self.clock_is_off or self._peering.clock_has_stepped
+        ):
             self._env.counters.clock_refusals += 1
-            return "this node's clock is off the median of its peers; set it right"
-        if self.ledger.full:
-            return "too many puts are remembered for clients that never settle them"
-        return ""
+            refusal = "this node's clock is off the median of its peers; set it right"
+        elif self.ledger.full:
+            refusal = "too many puts are remembered for clients that never settle them"
+        if refusal:
+            self._env.counters.overloads += 1
+            self._give_up_put(client, head, OVERLOADED, f"{refusal}; nothing was written")
+        return refusal != ""
 
     def _give_up_put(self, client: ClientPort, head: PutHead, code: int, text: str) -> None:
         client.in_flight -= 1
@@ -391,7 +366,7 @@ class Requests(Finisher):
             return
         table = self._registry.live(head[11])
         if table is None:
-            self._give_up_put(client, head, UNKNOWN_TABLE, _no_table(head[11]))
+            self._give_up_put(client, head, UNKNOWN_TABLE, no_table(head[11]))
             return
         key = delete.key
         replicas = self.replica_sets.of(key)
@@ -427,29 +402,30 @@ class Requests(Finisher):
             raise FrameInvalid("a get is cut short")
         table = self._registry.live(table_id)
         if table is None:
-            self._refuse_get(client, request, UNKNOWN_TABLE, _no_table(table_id), table_id)
+            self._refuse_get(client, request, UNKNOWN_TABLE, no_table(table_id), table_id)
             return
         config = self._config
         if key_length > config.partition_key_bytes_max or sort_length > config.sort_key_bytes_max:
-            text = self._size_problem(key_length, sort_length, 0, 0)
+            text = size_problem(config, key_length, sort_length, 0, 0)
             self._refuse_get(client, request, TOO_LARGE, text, table_id)
             return
         if not key_length or r > self._n:
-            text = f"r={r}: must lie between 1 and n={self._n}"
-            text = text if key_length else "the partition key is empty"
+            text = get_problem(self._n, key_length, r)
             self._refuse_get(client, request, BAD_REQUEST, text, table_id)
             return
         partition_key = payload[GET_HEAD_BYTES:key_end]
         locator = self._locators.get(table_id) or self._new_locator(table_id)
         key = locator.engine_key(partition_key, payload[key_end:] if sort_length else b"")
-        replicas = self.replica_sets.of(key)
-        if self._owned[(key[1] << 8 | key[2]) >> self._shift] < 0:
-            standing = self._stand_in(client, request, flags, payload, key, sloppy, table)
-            if standing is None:
+        partition = (key[1] << 8 | key[2]) >> self._shift
+        replicas = self._sets[partition]
+        if replicas is None or self._owned[partition] < 0:
+            replicas = self._look_up(client, request, flags, payload, key, sloppy, table)
+            if replicas is None:
                 return
-            replicas = standing
-        if self._is_full(client):
-            counters.overloads += 1
+        if (
+            client.in_flight >= config.requests_in_flight_per_client_max
+            or len(self.open) >= config.requests_in_flight_max
+        ) and self._is_full(client):
             self._refuse_get(client, request, OVERLOADED, FULL, table_id)
             return
         client.in_flight += 1
@@ -459,11 +435,13 @@ class Requests(Finisher):
         self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
         replicas: ReplicaSet, r: int, sloppy: int, table: TableSettings, reader: Reader | None,
     ) -> None:  # fmt: skip
+        r = r or table.r
+        partition = (key[1] << 8 | key[2]) >> self._shift
         get = GetCoordinator(
             self._env, client, request, key, partition_key, replicas,
-            min(r or table.r, len(replicas.owners)),
-            table.sloppy if sloppy == DEFAULT else sloppy != 0, int(table.resolution),
-            self._current[(key[1] << 8 | key[2]) >> self._shift], reader,
+            r if r < replicas.n else replicas.n,
+            table.sloppy if sloppy == DEFAULT else sloppy != 0, table.resolution,
+            self._current[partition], reader,
             not self.clock_is_off, self._env.counters.tables[table.id].get,
         )  # fmt: skip
         opened = self.open
@@ -473,8 +451,8 @@ class Requests(Finisher):
         if replicas.stands_in:
             get.start(self._hints.read(key, partition_key), False)
         else:
-            behind = self._replica.behind[(key[1] << 8 | key[2]) >> self._shift]
-            get.start(self._replica.read(key, partition_key), bool(behind))
+            replica = self._replica
+            get.start(replica.read(key, partition_key), replica.behind[partition] != 0)
 
     # Both.
 
@@ -482,22 +460,26 @@ class Requests(Finisher):
         locator = self._locators[table_id] = TableLocator(self._ring.hash_key, table_id)
         return locator
 
-    def _stand_in(
+    def _look_up(
         self, client: ClientPort, request: int, flags: int, payload: bytes, key: bytes,
         sloppy: int, table: TableSettings,
     ) -> ReplicaSet | None:  # fmt: skip
-        """The key is none of ours: coordinate in the owners' stead, or else forward (None).
+        """The key's owners as this node sees them, if it coordinates; None if it has forwarded.
 
+        Where the key is none of ours that is in the owners' stead, or not at all.
         Whoever forwards to a fallback reaches no owner, so it coordinates whatever it reaches
         itself; else it does if no owner answers it, and no fallback that is listed before it.
         """
         replicas = self.replica_sets.of(key)
+        partition = (key[1] << 8 | key[2]) >> self._shift
+        if self._owned[partition] >= 0:
+            return replicas
         may = table.sloppy if sloppy == DEFAULT else sloppy != 0
         standing = replicas.standing_in
         if (
             may
             and standing is not None
-            and self._current[(key[1] << 8 | key[2]) >> self._shift] >= 0
+            and self._current[partition] >= 0
             and (flags & FORWARDED or replicas.leads())
         ):
             return standing
@@ -513,20 +495,20 @@ class Requests(Finisher):
             client.send(refused_frame(request, NOT_OWNER, text))
             return
         if self._is_full(client):
-            self._env.counters.overloads += 1
             client.send(refused_frame(request, OVERLOADED, FULL))
             return
         client.in_flight += 1
         self._forwarder.forward(client, request, payload, replicas.route(sloppy))
 
     def _is_full(self, client: ClientPort) -> bool:
+        """Whether the client, or this node, has too much under way; counted if so."""
         config = self._config
-        if client.in_flight >= config.requests_in_flight_per_client_max:
-            return True
-        if len(self.open) >= config.requests_in_flight_max:
+        full = client.in_flight >= config.requests_in_flight_per_client_max
+        if not full and len(self.open) >= config.requests_in_flight_max:
             self._forget_answered()
-            return len(self.open) >= config.requests_in_flight_max
-        return False
+            full = len(self.open) >= config.requests_in_flight_max
+        self._env.counters.overloads += full
+        return full
 
     def _forget_answered(self) -> None:
         """Let go of what is answered, also behind a head that is not.
@@ -589,11 +571,3 @@ class Requests(Finisher):
     @property
     def in_flight(self) -> int:
         return sum(1 for request in self.open if not request.answered)
-
-
-def _no_table(table_id: bytes) -> str:
-    return f"there is no table with the id {table_id.hex()}; it was dropped, or never created here"
-
-
-def _too_long(what: str, length: int, limit: int) -> str:
-    return f"the {what} has {length} bytes; the limit is {limit}"

@@ -329,10 +329,10 @@ class Link:
                 self._put_back(batch, acked, index - 1)
                 raise FrameInvalid("answers are cut short")
             position += EXTRA_BYTES
-            if status == LATER:
-                self.again.append(asker)
-            elif status == RECORD:
+            if status == RECORD:
                 asker.on_record(peer, generation, payload[position:end])
+            elif status == LATER:
+                self.again.append(asker)
             elif status in (RECORD_BEHIND, NOTHING_BEHIND):
                 asker.on_behind(peer, generation, payload[position:end])
             else:
@@ -464,8 +464,7 @@ class BatchServer:
         extra_bytes = 0
         position = HEAD_BYTES
         size = len(payload)
-        index = 0
-        while index < count:
+        for index in range(count):
             if position + ENTRY_BYTES > size:
                 raise FrameInvalid("a batch's entry is cut short")
             op, _, key_length, body_length, epoch, generation = _unpack_entry(payload, position)
@@ -489,7 +488,6 @@ class BatchServer:
                 extras += (_pack_extra(len(extra), answers.generation), extra)
                 extra_bytes += EXTRA_BYTES + len(extra)
             position = end
-            index += 1
         if position != size:
             raise FrameInvalid("bytes follow a batch's last entry")
         if flags & WANTS_MARK:

@@ -119,14 +119,13 @@ def travelling(record: bytes) -> bytes:
 class TestPlainSuccessor:
     def test_the_next_write_of_the_same_actors_is_kept_as_it_came(self):
         received = travelling(by_both(3))
-        assert plain_successor(travelling(by_both(2)), received) == received
+        assert plain_successor(travelling(by_both(2)), received) == (received, 2)
 
     def test_the_own_dot_stays(self):
         own = make_dot(TWO, 1)
         held = pack_holding(own, KEY_BYTES, by_both(2))
-        assert plain_successor(held, travelling(by_both(3))) == pack_holding(
-            own, KEY_BYTES, by_both(3)
-        )
+        kept = pack_holding(own, KEY_BYTES, by_both(3))
+        assert plain_successor(held, travelling(by_both(3))) == (kept, 2)
 
     def test_a_later_write_under_the_own_actor_is_looked_at_closely(self):
         held = pack_holding(make_dot(ONE, 2), KEY_BYTES, by_both(2))
@@ -136,10 +135,10 @@ class TestPlainSuccessor:
     @pytest.mark.parametrize("counter", [1, 2])
     def test_the_first_write_of_one_more_actor_is_kept_as_it_came(self, joins: bytes, counter: int):
         received = travelling(by_one_more(joins, counter))
-        assert plain_successor(travelling(by_both(2)), received) == received
+        assert plain_successor(travelling(by_both(2)), received) == (received, 3)
         own = make_dot(TWO, 1)
         held = pack_holding(own, KEY_BYTES, by_both(2))
-        assert plain_successor(held, received) == with_own(received, own)
+        assert plain_successor(held, received) == (with_own(received, own), 3)
 
     @pytest.mark.parametrize(
         ("held", "received"),
@@ -205,6 +204,14 @@ class TestPlainSuccessor:
     )  # fmt: skip
     def test_whatever_else_comes_is_looked_at_closely(self, received: bytes):
         assert plain_successor(travelling(by_both(2)), received) is None
+
+    def test_a_delete_is_looked_at_closely_whatever_it_follows(self):
+        by_delete = update(by_both(2), seen_of(by_both(2)), deleted(ONE, 3))
+        assert plain_successor(travelling(by_both(2)), travelling(by_delete)) is None
+        again = update(by_delete, seen_of(by_delete), deleted(ONE, 4))
+        assert plain_successor(travelling(by_delete), travelling(again)) is None
+        back = update(by_delete, seen_of(by_delete), written(ONE, 4))
+        assert plain_successor(travelling(by_delete), travelling(back)) is None
 
     def test_a_key_of_siblings_or_of_lww_is_looked_at_closely(self):
         siblings = update(by_both(2), None, written(TWO, 2))

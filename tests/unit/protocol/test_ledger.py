@@ -96,3 +96,45 @@ def test_what_a_client_has_settled_is_known_though_nothing_of_it_is_left():
     ledger.sweep(2 * WINDOW + 10)
 
     assert ledger.recall(b"client-a", 41, lowest_open=0) is None
+
+
+def test_puts_of_one_client_are_found_in_whatever_order_they_came():
+    ledger = Ledger(WINDOW, 10)
+    puts = {counter: Asker() for counter in (7, 5, 6)}
+    for counter, put in puts.items():
+        ledger.add(b"client-a", counter, put, now=0)
+
+    for counter, put in puts.items():
+        assert ledger.find(b"client-a", counter) is put
+        assert ledger.recall(b"client-a", counter, lowest_open=5) is put
+    assert ledger.recall(b"client-a", 8, lowest_open=5) is None
+    assert ledger.recall(b"client-a", 4, lowest_open=5) is SETTLED
+
+
+def test_settling_the_latest_put_leaves_an_earlier_one_of_a_higher_number():
+    ledger = Ledger(WINDOW, 10)
+    high = Asker()
+    ledger.add(b"client-a", 7, high, now=0)
+    ledger.add(b"client-a", 5, Asker(), now=0)
+
+    assert ledger.recall(b"client-a", 5, lowest_open=6) is SETTLED
+    assert ledger.recall(b"client-a", 7, lowest_open=6) is high
+    assert ledger.count == 1
+    ledger.add(b"client-a", 8, Asker(), now=1)
+
+    assert ledger.recall(b"client-a", 7, lowest_open=6) is high
+    assert ledger.count == 2
+
+
+def test_a_client_is_forgotten_with_its_latest_put_and_all_are_counted():
+    ledger = Ledger(WINDOW, 10)
+    for counter, now in ((1, 0), (2, 3), (3, 5)):
+        ledger.add(b"client-a", counter, Asker(), now)
+
+    ledger.sweep(2 * WINDOW + 3)
+    assert ledger.count == 1
+    assert ledger.recall(b"client-a", 2, lowest_open=0) is None
+    ledger.sweep(2 * WINDOW + 5)
+
+    assert ledger.count == 0
+    assert ledger.recall(b"client-a", 3, lowest_open=0) is None
