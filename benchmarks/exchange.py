@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.results import append
+from benchmarks.results import append, show
 from kvorum.config import NodeConfig
 from kvorum.model.hashing import engine_key
 from kvorum.model.holding import NO_OWN, pack_holding
@@ -247,17 +246,6 @@ def run(plan: Plan, console: Console, results: Path) -> list[dict[str, Any]]:
         for row in of_figure:
             for name in ("bytes", "cpu_us"):
                 row[f"{name}_ratio"] = row[name] / of_figure[0][name]
-        _show(figure, of_figure, console)
+        show(figure, of_figure, console)
     append("exchange", rows, results)
     return rows
-
-
-def _show(figure: str, rows: list[dict[str, Any]], console: Console) -> None:
-    columns = [name for name in rows[0] if name != "figure"]
-    table = Table(title=figure)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        cells = (row[name] for name in columns)
-        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    console.print(table)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.gossip_world import SECOND, GossipNode, GossipWorld
-from benchmarks.results import append
+from benchmarks.results import append, show
 from kvorum.model.members import State
 
 WARM: Final = 20 * SECOND  # in which the first words of all members get around
@@ -140,20 +139,6 @@ def run(plan: Plan, console: Console, results: Path) -> list[dict[str, Any]]:
             rows.append(measure_crashes(count, plan.crashes, silently, plan.seed))
         rows.append(measure_rumours(count, plan.rumours, plan.seed))
     for figure in ("quiet", "crash", "rumour"):
-        _show(figure, [row for row in rows if row["figure"] == figure], console)
+        show(figure, [row for row in rows if row["figure"] == figure], console)
     append("gossip", rows, results)
     return rows
-
-
-def _show(figure: str, rows: list[dict[str, Any]], console: Console) -> None:
-    columns = [name for name in rows[0] if name != "figure"]
-    table = Table(title=figure)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(_text(row[name]) for name in columns))
-    console.print(table)
-
-
-def _text(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

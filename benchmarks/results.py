@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+from rich.table import Table
+
 ROOT: Final = Path(__file__).parent.parent
 RESULTS: Final = Path(__file__).parent / "results"
 
@@ -26,6 +29,18 @@ def append(benchmark: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -
         for row in rows:
             lines.write(json.dumps(row | origin) + "\n")
     return file
+
+
+def show(title: str, rows: list[dict[str, Any]], console: Console) -> None:
+    """One figure as a table; its name stands above it."""
+    columns = [name for name in rows[0] if name != "figure"]
+    table = Table(title=title)
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        cells = (row[name] for name in columns)
+        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
+    console.print(table)
 
 
 @cache

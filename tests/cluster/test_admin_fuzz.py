@@ -6,7 +6,6 @@ wait who asks it whether it lives, on a new connection each time, as those do wh
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,11 +17,11 @@ from kvorum.admin import door
 from kvorum.client.addresses import Address
 from tests.support.cluster import RunningCluster, running_cluster
 from tests.support.garbage import (
-    GOOD_CLIENT_SECONDS,
     HEAD,
     SEED,
     answers,
     check,
+    good_client,
     no_node_grows,
     send_garbage,
     send_header_floods,
@@ -90,31 +89,14 @@ def door_of(cluster: RunningCluster, name: str) -> Address:
 @contextmanager
 def nothing_worse(cluster: RunningCluster, name: str) -> Iterator[None]:
     """Afterwards all nodes run, were seen to live all the time, and have not grown."""
-    over = threading.Event()
-    failures: list[str] = []
 
-    def watch() -> None:
-        while not over.is_set():
-            began = time.monotonic()
-            try:
-                answer = ask(door_of(cluster, name), "/health/live")
-                if answer.status != 200:
-                    failures.append(str(answer))
-            except OSError as error:
-                failures.append(repr(error))
-            if time.monotonic() - began > GOOD_CLIENT_SECONDS:
-                failures.append(f"it took {time.monotonic() - began:.2f} s")
-            over.wait(0.02)
+    def ask_whether_it_lives() -> None:
+        answer = ask(door_of(cluster, name), "/health/live")
+        assert answer.status == 200, answer
 
-    thread = threading.Thread(target=watch, name="watch")
     with no_node_grows(cluster):
-        thread.start()
-        try:
+        with good_client(ask_whether_it_lives):
             yield
-        finally:
-            over.set()
-            thread.join()
-        assert not failures, failures[:5]
         assert "admin_failed" not in cluster.processes[name].said()
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -36,6 +37,7 @@ from kvorum.wire.messages import (
 )
 from tests.golden.samples import RECORDS, samples
 from tests.support.cluster import RunningCluster, running_cluster
+from tests.support.garbage import good_client
 from tests.support.processes import resident_bytes
 from tests.support.stranger import START, Stranger, client_hello, member_hello
 
@@ -135,7 +137,10 @@ def nothing_worse(cluster: RunningCluster) -> Iterator[None]:
     before = {name: resident_bytes(pid) for name, pid in pids.items()}
     addresses = [cluster.processes[name].address for name in pids]
     # Only those: in the absent member's place there may be one that lies to clients too.
-    with Client(addresses, only_given=True) as client, good_client(client):
+    with (
+        Client(addresses, only_given=True) as client,
+        good_client(partial(put_and_get, client), 2 * GOOD_CLIENT_SECONDS),
+    ):
         yield
     for name, pid in pids.items():
         node = cluster.processes[name]
@@ -152,35 +157,11 @@ def nothing_worse(cluster: RunningCluster) -> Iterator[None]:
             assert client.status(name).counters["bad_frames"] > 0
 
 
-@contextmanager
-def good_client(client: kvorum.Client) -> Iterator[None]:
-    """Somebody who goes on working meanwhile, and is served within a second each time."""
-    over = threading.Event()
-    failures: list[str] = []
-
-    def work() -> None:
-        table = client.table("default")
-        while not over.is_set():
-            number = next(_numbers)
-            began = time.monotonic()
-            try:
-                table.put(f"good-{number}", b"%d" % number)
-                if table.get(f"good-{number}").value != b"%d" % number:
-                    failures.append(f"put {number} is not there")
-            except kvorum.KvorumError as error:
-                failures.append(f"put {number}: {error!r}")
-            if time.monotonic() - began > 2 * GOOD_CLIENT_SECONDS:
-                failures.append(f"put and get {number} took {time.monotonic() - began:.2f} s")
-            over.wait(0.01)
-
-    thread = threading.Thread(target=work, name="good-client")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    assert not failures, failures[:5]
+def put_and_get(client: kvorum.Client) -> None:
+    number = next(_numbers)
+    table = client.table("default")
+    table.put(f"good-{number}", b"%d" % number)
+    assert table.get(f"good-{number}").value == b"%d" % number, f"put {number} is not there"
 
 
 def shake_hands(cluster: RunningCluster, stranger: Stranger, role: str, target: int) -> None:

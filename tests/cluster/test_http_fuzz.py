@@ -5,10 +5,9 @@ wait. See ``tests/support/garbage.py`` for what they are given.
 """
 
 import http.client
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -17,9 +16,9 @@ import pytest
 from kvorum.client.addresses import Address
 from tests.support.cluster import RunningCluster, running_cluster
 from tests.support.garbage import (
-    GOOD_CLIENT_SECONDS,
     HEAD,
     SEED,
+    good_client,
     no_node_grows,
     send_garbage,
     send_header_floods,
@@ -78,40 +77,24 @@ def cluster() -> Iterator[RunningCluster]:
 @contextmanager
 def nothing_worse(cluster: RunningCluster) -> Iterator[None]:
     """Afterwards all nodes run, have served a good client at once, and have not grown."""
-    with no_node_grows(cluster), good_client(cluster):
-        yield
-
-
-@contextmanager
-def good_client(cluster: RunningCluster) -> Iterator[None]:
-    over = threading.Event()
-    failures: list[str] = []
     address = door_of(cluster, "a")
-
-    def work() -> None:
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
-        while not over.is_set():
-            path = f"/tables/default/keys/good-{next(_numbers)}"
-            began = time.monotonic()
-            for method, body in (("PUT", path.encode()), ("GET", None)):
-                connection.request(method, path, body)
-                with connection.getresponse() as response:
-                    got = response.read()
-                    if response.status not in (200, 204) or (body is None and got != path.encode()):
-                        failures.append(f"{method} {path}: {response.status} {got[:200]!r}")
-            if time.monotonic() - began > GOOD_CLIENT_SECONDS:
-                failures.append(f"{path} took {time.monotonic() - began:.2f} s")
-            over.wait(0.01)
-        connection.close()
-
-    thread = threading.Thread(target=work, name="good-client")
-    thread.start()
-    try:
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    with (
+        no_node_grows(cluster),
+        closing(connection),
+        good_client(partial(put_and_get, connection)),
+    ):
         yield
-    finally:
-        over.set()
-        thread.join()
-    assert not failures, failures[:5]
+
+
+def put_and_get(connection: http.client.HTTPConnection) -> None:
+    path = f"/tables/default/keys/good-{next(_numbers)}"
+    for method, body in (("PUT", path.encode()), ("GET", None)):
+        connection.request(method, path, body)
+        with connection.getresponse() as response:
+            got = response.read()
+            assert response.status in (200, 204), (method, path, response.status, got[:200])
+            assert body is not None or got == path.encode(), (path, got[:200])
 
 
 def door_of(cluster: RunningCluster, name: str) -> Address:

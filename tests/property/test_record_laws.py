@@ -14,7 +14,7 @@ from kvorum.model.context import (
     context_seen,
     same_seen,
 )
-from kvorum.model.holding import NO_OWN, joined, pack_holding, plain_successor, rewritten
+from kvorum.model.holding import NO_OWN, extended, pack_holding, plain_successor, rewritten
 from kvorum.model.record import (
     HAS_TOMBSTONE,
     RecordInvalid,
@@ -399,19 +399,19 @@ new_dots = st.builds(dot, st.integers(0, 4), st.just(1), st.sampled_from((0, 1, 
 def test_the_shortcut_of_a_new_writer_is_the_slow_path(
     record: bytes, known: list[bytes], under: bytes, partition_key: bytes
 ) -> None:
-    """``joined``: only for a writer that has seen just what is here, and is new to it."""
+    """``extended``: only for a writer that has seen just what is here, and is new to it."""
     everything = seen_of(record)
     new = value(under, b"new")
     held = pack_holding(NO_OWN, partition_key, record)
     for seen in (everything, seen_of_dots(known)):
         encoded = seen.encode()[2]
-        made = joined(held, partition_key, encoded, 0, new)
+        made = extended(held, partition_key, encoded, 0, new)
         if made is None:
             is_known = under[:ACTOR_BYTES] in everything.runs
             assert seen.runs != everything.runs or head_of(record)[3] or is_known
         else:
             assert made == partition_key + update(record, seen, new)
-            assert joined(held, partition_key + b"x", encoded, 0, new) is None
+            assert extended(held, partition_key + b"x", encoded, 0, new) is None
 
 
 @given(records, records, new_dots, st.integers(0, 3), st.binary(max_size=9))

@@ -6,8 +6,9 @@ Every run makes the same; ``KVORUM_FUZZ_SEED`` makes other, ``KVORUM_FUZZ_ROUNDS
 import os
 import re
 import socket
+import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from random import Random
 
@@ -46,6 +47,33 @@ PIECES = [
     b"\xff\xfe", b"\xe2\x80\xa8", b"A" * 300, b"X: " + b"y" * 3000 + b"\r\n", b"[" * 500, b"{}",
     b'"\\ud800"', b"1e999", b"Accept-Encoding: gzip;q=\r\n", b"If-None-Match: \r\n",
 ]  # fmt: skip
+
+
+@contextmanager
+def good_client(once: Callable[[], None], seconds: float = GOOD_CLIENT_SECONDS) -> Iterator[None]:
+    """Somebody goes on doing ``once`` meanwhile, and is served well and in time each time."""
+    over = threading.Event()
+    failures: list[str] = []
+
+    def work() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            try:
+                once()
+            except Exception as error:
+                failures.append(repr(error))  # Whatever it is: in a thread nobody would see it.
+            if time.monotonic() - began > seconds:
+                failures.append(f"it took {time.monotonic() - began:.2f} s")
+            over.wait(0.01)
+
+    thread = threading.Thread(target=work, name="good-client")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not failures, failures[:5]
 
 
 class Garbler:

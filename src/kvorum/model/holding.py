@@ -35,7 +35,7 @@ ONE_VALUE: Final = b"\1\0"
 NO_RUN_ONE_VALUE: Final = NO_RUN + ONE_VALUE
 NO_COUNTER: Final = b"\0\0\0\0"
 STORE_ID_BYTES: Final = 8
-JOINED_BYTES_MAX: Final = 4_096  # of a vector; longer ones take the long way, which counts them
+EXTENDED_BYTES_MAX: Final = 4_096  # of a vector; longer ones take the long way, which counts them
 RECORD_STARTS: Final = [bytes((RECORD_FORMAT, flags)) for flags in range(8)]
 
 _head = Struct("<BBH16s")
@@ -132,7 +132,7 @@ def rewritten(
     )
 
 
-def joined(
+def extended(
     held: bytes, partition_key: bytes, seen: bytes, flags: int, value: bytes
 ) -> bytes | None:
     """``rewritten``, by a store that has never written the key: ``value``'s actor is a new one.
@@ -147,7 +147,7 @@ def joined(
         held[start:end] != seen
         or held[offset + 2 : offset + 6] != (size // ENTRY_BYTES).to_bytes(4, "little")
         or held[HEAD_BYTES:offset] != partition_key
-        or size > JOINED_BYTES_MAX
+        or size > EXTENDED_BYTES_MAX
     ):
         return None
     dot = value[:DOT_BYTES]
@@ -192,7 +192,7 @@ def plain_successor(held: bytes, received: bytes) -> tuple[bytes, int] | None:
     counter_at = position + ACTOR_BYTES
     after = position + ENTRY_BYTES
     if position < 0:
-        return _with_joined(held, received, start, entry_count)
+        return _extended_successor(held, received, start, entry_count)
     if (
         (position - start) % ENTRY_BYTES
         or beyond != NO_RUN_ONE_VALUE
@@ -213,7 +213,7 @@ def plain_successor(held: bytes, received: bytes) -> tuple[bytes, int] | None:
     return held[:HEAD_BYTES] + received[HEAD_BYTES:], entry_count
 
 
-def _with_joined(
+def _extended_successor(
     held: bytes, received: bytes, start: int, entry_count: int
 ) -> tuple[bytes, int] | None:
     """``plain_successor``, where the received vector, which begins at ``start``, has one more.

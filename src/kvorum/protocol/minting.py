@@ -33,7 +33,7 @@ from kvorum.model.context import (
 from kvorum.model.holding import (
     NO_OWN,
     OWN_DOT_OFFSET,
-    joined,
+    extended,
     kept_and_sent,
     own_dot,
     pack_holding,
@@ -156,7 +156,7 @@ class Minter:
                 encoded = pack_value(dot, clock, expiry, put_id, tombstone, content_type, value)
                 flags = (HAS_TOMBSTONE if tombstone else 0) | (EXPIRES if expiry else 0)
                 seen = context[CONTEXT_HEAD_BYTES:-4]
-                made = joined if joins else rewritten
+                made = extended if joins else rewritten
                 rest = made(held, partition_key, seen, flags, encoded)
                 if rest is not None and is_whole(context):
                     # The context equals what is held, so nothing else in it needs a check; but
