@@ -166,3 +166,28 @@ def test_a_first_mint_beside_what_others_wrote_keeps_it() -> None:
     assert head_of(a.minter.record)[4] == 2
     assert mint(a, b.read()) == MINTED
     assert head_of(a.minter.record)[4] == 2
+
+
+def test_a_loss_that_no_new_store_id_can_follow_refuses_every_put_until_one_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The context shows a later write of this store's own, and the disk takes no new id."""
+    replica = OneReplica([])
+    assert mint(replica) == MINTED
+    earlier = replica.holding
+    assert mint(replica, replica.read()) == MINTED
+    later = replica.read()
+    assert earlier is not None
+    replica.store.put(KEY, earlier)
+
+    def refuse(reason: str) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(replica.store, "renew", refuse)
+    assert [mint(replica, later), mint(replica)] == [OVERLOADED, OVERLOADED]
+    assert replica.minter.refusal == "this node's data directory cannot be written: no space left"
+    assert replica.holding == earlier
+    monkeypatch.undo()
+
+    assert mint(replica, later) == MINTED
+    assert replica.environment.counters.incarnations_ended == 1
