@@ -83,6 +83,10 @@ class Holdings:
         """Look at a record that the slow walk has come by."""
         self._take_note(key, holding, GOES)
 
+    def doubt(self, key: bytes) -> None:
+        """Let a round look at a record that another owner has otherwise, whatever is in it."""
+        self._note(self.overgrown, key)
+
     def encoded_notes(self) -> list[bytes]:
         """Keys that are noted, for the next start after a clean stop: the walk may take days."""
         notes = (*self.unreaped.values(), *self.overgrown.values())

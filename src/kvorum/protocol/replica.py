@@ -128,7 +128,12 @@ class Replica(Answers):
     def _take(self, key: bytes, held: bytes | None, holding: bytes, offset: int) -> None:
         generations = self._generations
         if generations.reaped_lately and generations.was_reaped(key, holding[offset:]):
-            return  # All owners had this very version, and have let it go.
+            # All owners had this very version, and have let it go; but perhaps whoever sends it
+            # was not told. Where a delete went it notes that itself; of a record that was made
+            # leaner nobody but us can tell, and until a round comes the two would never agree.
+            if held:
+                self._holdings.doubt(key)
+            return
         if not held:
             self._holdings.write(key, held, holding)
         elif held != holding:
