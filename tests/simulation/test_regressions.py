@@ -33,6 +33,8 @@ FAILED_ONCE = {
     30000933: "the judge missed in a get what was reaped then, and a backup brought back after",
     600000598: "the judge took another twin of a put that was found for the one that was answered",
     3188593392: "the judge did not know a put that was found elsewhere, its table being dropped",
+    1000001597: "an owner that was not told of a retired actor differed until some other round",
+    1000005632: "the judge held an owner to what rot had taken before the put was answered",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
 

@@ -127,10 +127,10 @@ class Checks:
         if process is not None and self._history.holds(process, mint):
             return False
         taken = False
-        for owner, record in self._history.went_home.get((machine.member, write.key), ()):
+        for owner, record, at in self._history.went_home.get((machine.member, write.key), ()):
             if self._history.covers(record, mint):
                 taken = True
-                if owner is not None:
+                if owner is not None and owner.destroyed_at < at:  # Else it may be lost again.
                     self._history.take_home(mint, owner)
         return taken
 

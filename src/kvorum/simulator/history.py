@@ -33,8 +33,8 @@ class History:
         self.dots: dict[bytes, Mint] = {}
         self._records: dict[bytes, tuple[bytes, ...]] = {}  # seen before -> its dots alive
         self._entered: dict[bytes, int] = {}  # partition and generation -> when first entered
-        # (member, key) -> what of its hints has gone to which owner; None: promises nothing.
-        self.went_home: dict[tuple[int, bytes], list[tuple[Machine | None, bytes]]] = {}
+        # (member, key) -> what of its hints has gone to which owner (None: promises nothing), when.
+        self.went_home: dict[tuple[int, bytes], list[tuple[Machine | None, bytes, int]]] = {}
 
     def sent(self, write: Write) -> None:
         self.writes[write.put_id] = write
@@ -182,7 +182,7 @@ class History:
                 f"and {hint.disks} disks; {held} owners have it, {on_disk} on a disk"
             )
         gone = self.went_home.setdefault((process.machine.member, key), [])
-        gone.append((None, record))
+        gone.append((None, record, 0))
         process.machine.copies = [
             copy for copy in process.machine.copies if not self._ends_with_hint(copy, key)
         ]
@@ -216,9 +216,9 @@ class History:
             return
         gone = self.went_home.setdefault((process.machine.member, key), [])
         if not intact:
-            gone.append((None, record))
+            gone.append((None, record, 0))
             return  # What it had it may have lost again; nothing is promised by it.
-        gone.append((owner, record))
+        gone.append((owner, record, self._world.schedule.now))
         for copy in process.machine.copies:
             if copy.mint.write.key == key and self.covers(record, copy.mint):
                 self.take_home(copy.mint, owner)
