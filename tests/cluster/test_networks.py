@@ -5,6 +5,7 @@ running node that reaches enough owners, since only one of three nodes is ever h
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -99,7 +100,7 @@ def test_clients_go_on_whatever_happens_to_one_node_and_copies_become_equal() ->
             operations = probes.between(start, end)
             assert share_within(operations, 1.0) >= 0.99, (name, lines)
             assert longest_gap(operations) < 1.0, (name, lines)
-            print(line)  # Shown by pytest -s, and when something fails.
+            sys.stdout.write(f"{line}\n")  # Shown by pytest -s, and when something fails.
         time.sleep(max(HEAL_SECONDS - (time.monotonic() - healed), 0))
         written = [*keys, *probes.written]
         differing = cluster.differing(written)

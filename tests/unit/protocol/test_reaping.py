@@ -4,10 +4,9 @@ import pytest
 
 from kvorum.faults import NO_FAULTS, Faults
 from kvorum.model.context import context_of_record
-from kvorum.model.holding import NO_OWN, own_dot, pack_holding, record_of, with_own
+from kvorum.model.holding import NO_OWN, own_dot, record_of, with_own
 from kvorum.model.reaping import without_actors
 from kvorum.model.record import Value, head_of, highest_clock, record_digest, split_values
-from kvorum.model.siblings import update
 from kvorum.protocol.generations import make_generation, number_of, raised_by
 from kvorum.protocol.holdings import NOTES_KEPT
 from kvorum.protocol.ports import Strays
@@ -29,7 +28,7 @@ from kvorum.wire.reaping_messages import (
 )
 from kvorum.wire.requests import TOMBSTONE
 from tests.support.recording import OneNode
-from tests.support.records import dot, record_of_dots, value
+from tests.support.records import dot, record_of_dots
 from tests.support.wired import Cluster
 
 SECOND = 1_000_000
@@ -214,27 +213,6 @@ def test_what_was_reaped_a_moment_ago_is_taken_for_held_until_the_next_entry() -
     replica.begin()
     assert replica.on_put(one.key(), with_own(tombstone, NO_OWN), 1, higher) == OK
     assert one.store.get(one.key()) is not None
-
-
-def test_a_round_looks_at_a_record_when_another_owner_offers_what_it_was_made_leaner_from() -> None:
-    """Found by seed 1000001597: that owner was not told, and without a round never would be."""
-    cluster = Cluster()
-    written(cluster)
-    one = cluster[1]
-    generations = one.node.generations
-    lean = one.store.get(one.key())
-    assert lean is not None
-    fat = pack_holding(NO_OWN, b"alice", update(record_of(lean), None, value(dot(9, 1))))
-    generations.note_reaped(one.key(), record_digest(record_of(fat)))
-    assert not one.node.holdings.noted
-    replica = one.node.replica
-    replica.begin()
-
-    assert replica.on_put(one.key(), fat, 1, generations.of(one.key())) == OK
-
-    assert one.store.get(one.key()) == lean
-    partition = one.ring.partition_of_engine_key(one.key())
-    assert one.node.holdings.overgrown == {partition: {one.key(): None}}
 
 
 def test_a_write_after_the_reap_begins_anew_and_stays() -> None:

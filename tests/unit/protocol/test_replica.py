@@ -3,7 +3,7 @@
 import pytest
 
 from kvorum.model.holding import NO_OWN, own_dot, pack_holding, record_of, with_own
-from kvorum.model.record import lww_record
+from kvorum.model.record import lww_record, record_digest
 from kvorum.model.siblings import encode
 from kvorum.model.version import make_dot
 from kvorum.storage.commit import drain
@@ -58,6 +58,21 @@ def test_the_better_record_is_kept_as_it_came(
     assert held(one) == kept
     assert one.env.counters.replica_puts == len(records)
     assert one.env.counters.replica_merges == merges
+
+
+def test_a_round_is_to_look_at_a_record_that_somebody_has_as_it_was_before_the_last() -> None:
+    """Found by seed 1000001597: whoever was not told what it dropped never would be."""
+    one = OneNode()
+    lean = encode(seen_of_dots([dot(2, 1)]), {dot(2, 1): value(dot(2, 1))})
+    given(one, sent(lean))
+    one.node.generations.note_reaped(one.key(), record_digest(BESIDE))
+    assert not one.node.holdings.noted
+
+    assert given(one, sent(BESIDE)) == OK
+
+    assert held(one) == lean
+    partition = one.ring.partition_of_engine_key(one.key())
+    assert one.node.holdings.overgrown == {partition: {one.key(): None}}
 
 
 def test_concurrent_records_are_merged() -> None:
