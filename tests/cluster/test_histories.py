@@ -12,12 +12,15 @@ The histories share two clusters, as their start takes longest; each has keys of
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from kvorum.client.blocking import Client
-from tests.cluster.test_faults_hints import answers, owners_of, wait_for
+from tests.cluster.test_faults_hints import HOME_SECONDS, answers, owners_of, wait_for
+from tests.support.broken_node import break_nodes
 from tests.support.cluster import RunningCluster, running_cluster
 
 SHORT = {
@@ -31,6 +34,8 @@ AWAY_SECONDS = 2.0  # longer than any of them
 
 class Keys:
     """The keys of one history: written, deleted, and looked at where they lie."""
+
+    patience = HOME_SECONDS  # how long what must come about may take
 
     def __init__(self, cluster: RunningCluster, prefix: str) -> None:
         self._cluster = cluster
@@ -78,7 +83,7 @@ class Keys:
         return all(known == bool(texts) and got == [*texts] for _, known, got in held)
 
     def wait_until_all_hold(self, *texts: str) -> None:
-        wait_for(f"all owners hold {texts}", lambda: self.all_hold(*texts))
+        wait_for(f"all owners hold {texts}", lambda: self.all_hold(*texts), self.patience)
 
     def sum_of(self, field: str) -> int:
         with self.client() as client:
@@ -208,7 +213,7 @@ def turnover(cluster: RunningCluster) -> None:
             cluster.wait_until_ready(whole=True)
             with keys.client(name) as client:
                 assert client.status(name).store_id != before
-        assert keys.all_hold("kept")
+        assert keys.all_hold("kept"), "a disk was replaced, and what was on it is lost"
 
 
 def test_what_is_deleted_stays_deleted_and_what_is_written_anew_stays(tmp_path: Path) -> None:
@@ -224,3 +229,22 @@ def test_whoever_was_away_has_everything_again_though_nobody_reads() -> None:
         long_absence(cluster)
         both_sides(cluster)
         turnover(cluster)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [(long_absence, "not in time: all owners hold"), (turnover, "what was on it is lost")],
+    ids=["absence", "turnover"],
+)
+def test_a_history_is_missed_by_nodes_that_are_broken_on_purpose(
+    told: Callable[[RunningCluster], None], said: str,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Else nobody would notice that it has stopped looking."""
+    break_nodes(monkeypatch, tmp_path, "never_fills_up", "owes_nothing")
+    monkeypatch.setattr(Keys, "patience", 4.0)
+    with (
+        running_cluster(4, engine="lmdb", config=SHORT, partitions=8) as cluster,
+        pytest.raises(AssertionError, match=said),
+    ):
+        told(cluster)
