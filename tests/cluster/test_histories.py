@@ -4,10 +4,10 @@ Nodes are killed, paused, and lose or get back their disks; no network is needed
 is seen by local reads, which mend nothing. The simulation tells the same step by step
 (``tests/simulation/test_histories.py``). Told elsewhere: the counter that goes back
 (``test_faults_copies.py``, a wiped directory), the rolling restart under load
-(``test_restarts.py``). A read repair that lands after a reap is told by the simulation alone,
-since only there one message of many can be held back.
+(``test_restarts.py``). For a read repair that lands after a reap the sending node holds it back
+itself, since a network delays a whole connection.
 
-The histories share two clusters, as their start takes longest; each has keys of its own.
+Most histories share two clusters, as their start takes longest; each has keys of its own.
 """
 
 import shutil
@@ -20,7 +20,7 @@ import pytest
 
 from kvorum.client.blocking import Client
 from tests.cluster.test_faults_hints import HOME_SECONDS, answers, owners_of, wait_for
-from tests.support.broken_node import break_nodes
+from tests.support.broken_node import REPAIR_LATE_SECONDS, break_nodes
 from tests.support.cluster import RunningCluster, running_cluster
 
 SHORT = {
@@ -78,7 +78,7 @@ class Keys:
 
     def all_hold(self, *texts: str) -> bool:
         """Whether every owner has just these values of every key; of none, not even a delete."""
-        held = self.held(*"abcd")
+        held = self.held(*self._cluster.processes)
         assert len(held) == 3 * len(self.names)
         return all(known == bool(texts) and got == [*texts] for _, known, got in held)
 
@@ -216,6 +216,33 @@ def turnover(cluster: RunningCluster) -> None:
         assert keys.all_hold("kept"), "a disk was replaced, and what was on it is lost"
 
 
+def late_repair(cluster: RunningCluster) -> None:
+    """A read repair is on its way while its key is deleted and reaped."""
+    keys = Keys(cluster, "repair")
+    keys.put("old", node="a", w=2)
+    with keys.client("b") as client:
+        asked = time.monotonic()
+        found = client.table("default").get_many(keys.names, r=3)
+        assert all(each.values for each in found)
+        mended = client.status("b").counters["read_repairs"]
+    assert mended == len(keys.names), "c has had what it was to lack"
+    with keys.client("a") as client:
+        for key in keys.names:
+            client.table("default").delete(key, keys.contexts[key], w=3)
+    wait_for("the keys are reaped", keys.all_hold, seconds=REPAIR_LATE_SECONDS)
+    assert time.monotonic() < asked + REPAIR_LATE_SECONDS, "too slow: the repairs have landed"
+    with keys.client("c") as client:
+
+        def landed() -> int:
+            return client.status("c").counters["stale_generations"]
+
+        refused = landed()
+        time.sleep(max(asked + REPAIR_LATE_SECONDS - time.monotonic(), 0))
+        time.sleep(0.5)
+        assert keys.all_hold(), "a repair of what had been read before the reap brought it back"
+        assert landed() - refused >= len(keys.names), "the repairs were not refused"
+
+
 def test_what_is_deleted_stays_deleted_and_what_is_written_anew_stays(tmp_path: Path) -> None:
     with running_cluster(4, engine="lmdb", config=SHORT, partitions=8) as cluster:
         zombie(cluster, "kill")
@@ -248,3 +275,18 @@ def test_a_history_is_missed_by_nodes_that_are_broken_on_purpose(
         pytest.raises(AssertionError, match=said),
     ):
         told(cluster)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "broken"])
+def test_a_read_repair_that_lands_after_a_reap_brings_nothing_back(
+    broken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    breaks = ["messages_to_c_are_late", *["takes_what_was_read_before_a_reap"] * broken]
+    break_nodes(monkeypatch, tmp_path, *breaks)
+    settings = SHORT | {"exchange_interval_ms": 60_000}
+    with running_cluster(3, engine="lmdb", config=settings, partitions=8) as cluster:
+        if not broken:
+            late_repair(cluster)
+            return
+        with pytest.raises(AssertionError, match="brought it back"):
+            late_repair(cluster)
