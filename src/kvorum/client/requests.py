@@ -77,9 +77,9 @@ class Request(Generic[T]):
 
     __slots__ = (
         "attempt_deadline", "attempt_timeout", "contact", "deadline", "done", "doubtful",
-        "error", "number", "partition_key", "refusal", "repeatable", "result", "resume_at",
-        "sent_at", "sequence", "submitted_at", "table", "table_asked", "table_id", "target",
-        "timeout", "to_owner", "tried", "waiter",
+        "elsewhere_until", "error", "number", "partition_key", "refusal", "repeatable", "result",
+        "resume_at", "sent_at", "sequence", "submitted_at", "table", "table_asked", "table_id",
+        "target", "timeout", "to_owner", "tried", "waiter",
     )  # fmt: skip
 
     def __init__(self, table: str, partition_key: bytes, repeatable: bool = True) -> None:
@@ -96,6 +96,7 @@ class Request(Generic[T]):
         self.attempt_deadline = 0
         self.attempt_timeout = ATTEMPT_TIMEOUT
         self.resume_at = 0  # not to be sent again before this
+        self.elsewhere_until = 0  # refused, it waits so long for others to be reached; 0: not
         self.sent_at = -1
         self.contact: Contact | None = None  # where an answer is awaited from
         self.number = 0  # under which it was sent there

@@ -128,6 +128,17 @@ class Routes:
         contact = self._by_member.get(request.target)
         return [contact] if contact is not None else []
 
+    def may_be_reached(self, request: Request[Any]) -> bool:
+        """True if a node that the request has not been to is being connected to for the first time.
+
+        Who could not be reached before is not waited for: it may never be.
+        """
+        return any(
+            contact.channel and not contact.ready and not contact.failures
+            for contact in self.candidates(request)
+            if contact not in request.tried
+        )
+
     def is_hopeless(self, request: Request[Any]) -> bool:
         """True if every candidate could not be reached since the request was made."""
         for contact in self.candidates(request):

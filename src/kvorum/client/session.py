@@ -52,6 +52,7 @@ from kvorum.wire.requests import FAILURE_HEAD_BYTES, TOO_LARGE, UNKNOWN_TABLE, u
 
 REQUEST_TIMEOUT: Final = 10_000_000
 ASK_AGAIN: Final = 50_000  # before a put in doubt is sent again
+ELSEWHERE_LIMIT: Final = 500_000  # how long a refused one waits for nodes it is yet to reach
 _NOBODY: Final = object()
 
 
@@ -274,11 +275,29 @@ class Session(Connections):
                 self._dispatch(request)
                 return
         elif code in RETRYABLE and not self._in_doubt_at_one(request):
-            other = self.routes.choose(request, self.shell.now)
-            if other is not None:
-                self._send(request, other)
-                return
+            request.elsewhere_until = self.shell.now + ELSEWHERE_LIMIT
+            self._try_elsewhere(request)
+            return
         self._conclude(request, error)
+
+    def _try_elsewhere(self, request: Request[Any]) -> None:
+        """It was refused for now: another node may take it, also one that is about to be there.
+
+        A client that has just begun would else fail by the one node that was the first to greet.
+        """
+        now = self.shell.now
+        other = self.routes.choose(request, now)
+        if self.routes.to_open:
+            self._open_wanted()
+        if other is not None:
+            request.elsewhere_until = 0
+            self._send(request, other)
+        elif now < request.elsewhere_until and self.routes.may_be_reached(request):
+            self._waiting[request.sequence] = request
+            self._wake_by(request.elsewhere_until)
+        else:
+            assert request.refusal is not None
+            self._conclude(request, request.refusal)
 
     def _may_ask_table_again(self, request: Request[Any]) -> bool:
         """A table may be new to one node, or dropped and created again: ask another, once."""
@@ -364,7 +383,10 @@ class Session(Connections):
             return
         if not self._in_doubt_at_one(request):
             del self._waiting[request.sequence]
-            self._dispatch(request)
+            if request.elsewhere_until:
+                self._try_elsewhere(request)
+            else:
+                self._dispatch(request)
             return
         assert isinstance(request, Put)
         contact = request.tried[-1]

@@ -3,12 +3,16 @@
 import pytest
 
 from kvorum.client.connections import SILENCE_LIMIT
-from kvorum.client.requests import PUT_ATTEMPT_TIMEOUT, ask_create, ask_status, make_get, make_put
+from kvorum.client.requests import (
+    PUT_ATTEMPT_TIMEOUT,
+    ask_create,
+    ask_status,
+    make_get,
+    make_put,
+)
 from kvorum.errors import (
-    BadContext,
     NoNodeReachable,
     OutcomeUnknown,
-    QuorumNotMet,
     Refused,
     TooLarge,
     UnknownTable,
@@ -18,8 +22,6 @@ from kvorum.model.tables import TableSettings
 from kvorum.wire.messages import ControlRefused, StatusQuery, TableAnswer, TableCreate, TableQuery
 from kvorum.wire.requests import (
     BAD_CONTEXT,
-    OVERLOADED,
-    QUORUM_NOT_MET,
     UNKNOWN_TABLE,
 )
 from tests.support.scripted import CLIENT_ID, SECOND, Asked, ScriptedShell, error_of
@@ -220,34 +222,6 @@ def test_a_short_deadline_holds_whatever_else_falls_due_before(world: ScriptedSh
     assert not put.done
     world.pass_time(1)
     assert isinstance(error_of(put), OutcomeUnknown)
-
-
-def test_a_put_refused_by_one_owner_may_go_to_another(world: ScriptedShell) -> None:
-    put = world.put()
-    owners = world.owners_of(b"alice")
-    asked = world.one_asked(owners[0])
-    world.refuse_request(owners[0], asked.number, OVERLOADED)
-    again = world.one_asked(owners[1])
-    assert again.counter == asked.counter
-    world.confirm(owners[1], again)
-    assert put.outcome().context == b"context"
-
-
-def test_a_put_that_every_owner_refuses_is_refused(world: ScriptedShell) -> None:
-    put = world.put()
-    for member in world.owners_of(b"alice"):
-        asked = world.one_asked(member)
-        world.refuse_request(member, asked.number, QUORUM_NOT_MET, f"by {member}")
-    assert isinstance(error_of(put), QuorumNotMet)
-    assert str(put.error) == f"by {world.owners_of(b'alice')[-1]}"
-
-
-def test_a_refusal_that_others_would_repeat_is_final(world: ScriptedShell) -> None:
-    put = world.put()
-    member, asked = only(world)
-    world.refuse_request(member, asked.number, BAD_CONTEXT, "the context is damaged")
-    assert isinstance(error_of(put), BadContext)
-    assert everywhere(world) == []
 
 
 def test_all_nodes_unreachable_names_addresses_and_causes() -> None:
