@@ -30,15 +30,16 @@ IDLE_SECONDS: Final = 30
 REQUEST_SECONDS: Final = 20.0  # for a whole request to arrive
 ANSWER_SECONDS: Final = 60.0  # for an answer to be worked out and taken
 CLOSE_SECONDS: Final = 2
+DAWDLES_SECONDS: Final = 1.0  # until then a request may well be on its way
 HEAD_BYTES_MAX: Final = 32 << 10
 
 
-class _Connection(H11Protocol):
+class AdminConnection(H11Protocol):
     """A connection that has only so long for each request to arrive whole, and to be read.
 
     Where there are too many, one gives way to the newcomer, so whoever asks at once is answered,
-    however many others dawdle: the one whose request is awaited longest, else one that does not
-    take its answer, else the oldest.
+    however many others dawdle: the one whose request is awaited longest, but not one that has
+    only just come; else one that does not take its answer, else the oldest.
     """
 
     _patience: asyncio.TimerHandle | None = None
@@ -90,9 +91,10 @@ class _Connection(H11Protocol):
         others = [
             each
             for each in self.connections
-            if isinstance(each, _Connection) and each is not self and not each._given_up
+            if isinstance(each, AdminConnection) and each is not self and not each._given_up
         ]
-        slow = [each for each in others if each._is_waiting()]
+        since = self.loop.time() - DAWDLES_SECONDS
+        slow = [each for each in others if each._is_waiting() and each._waits_since <= since]
         slow = slow or [each for each in others if each.flow.write_paused] or others
         if slow:
             min(slow, key=lambda each: each._waits_since)._give_up()
@@ -136,7 +138,7 @@ class AdminDoor(Door):
         config = uvicorn.Config(
             make_service(node, self._cluster, names),
             loop="none",
-            http=_Connection,
+            http=AdminConnection,
             ws="none",
             lifespan="off",
             log_config=None,

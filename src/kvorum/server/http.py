@@ -46,6 +46,7 @@ from kvorum.server.http_tables import (
 from kvorum.server.loop import Turns
 
 LOOK_SECONDS: Final = 1.0
+IDLE_AFTER: Final = 1_000_000  # until then a request may well be on its way
 ALLOWED: Final = {
     INDEX: "GET, HEAD, OPTIONS",
     OPENAPI: "GET, HEAD, OPTIONS",
@@ -97,9 +98,15 @@ class HttpDoor:
             self._looking = self.turns.loop.call_later(LOOK_SECONDS, self._look)
 
     def _make_room(self) -> None:
-        """End the connection that has been idle longest, or else one that is busy with nothing."""
-        idle = [connection for connection in self._open if connection.idle]
-        candidates = idle or list(self._open)
+        """End the connection that has been idle longest, or else one that dawdles.
+
+        Not one that has only just come: its request is on its way. One that waits for its answer
+        is the last to go, since it may not know then what became of what it has asked.
+        """
+        since = self.turns.env.now - IDLE_AFTER
+        quiet = [each for each in self._open if not each.queue and each.active_at <= since]
+        idle = [each for each in quiet if each.idle]
+        candidates = idle or quiet or list(self._open)
         oldest = min(candidates, key=lambda connection: connection.active_at)
         self.turns.env.counters.overloads += 1
         oldest.cut_off(f"{len(self._open)} HTTP connections are open, which is the limit")

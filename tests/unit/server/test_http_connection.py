@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kvorum.config import NodeConfig
+from kvorum.server.http import IDLE_AFTER
 from kvorum.server.http_connection import (
     ANSWER_BYTES,
     LINGER_BYTES,
@@ -469,6 +470,33 @@ def test_past_the_limit_the_longest_idle_connection_goes() -> None:
     third = doors.client()
     assert second.transport.closed
     assert first.ask("GET", "/").status == third.ask("GET", "/").status == 200
+
+
+def test_past_the_limit_one_that_has_just_come_stays() -> None:
+    """However many others dawdle in the middle of their requests, and go on doing so."""
+    doors = Doors(config=NodeConfig(clients_max=2))
+    first = doors.client().send(b"GET / HT")
+    second = doors.client()
+    doors.pass_time(IDLE_AFTER)
+    second.send(b"GET / HT")
+    third = doors.client()
+    assert first.transport.closed
+    fourth = doors.client()
+    assert second.transport.closed
+    assert third.ask("GET", "/").status == fourth.ask("GET", "/").status == 200
+
+
+def test_past_the_limit_one_that_awaits_its_answer_goes_last() -> None:
+    one = OneNode(durable=False, config=NodeConfig(clients_max=2)).connect()
+    doors = Doors(one)
+    busy = doors.client().send(request("GET", GET))
+    dawdling = doors.client().send(b"GET / HT")
+    doors.pass_time(IDLE_AFTER)
+    doors.client()
+    assert dawdling.transport.closed
+    one.accepts(2)
+    (reply,) = busy.take_now()
+    assert reply.status == 404
 
 
 def test_a_stopping_node_says_goodbye() -> None:
