@@ -276,11 +276,13 @@ def _is_cut_off(connection: socket.socket) -> bool:
 def test_who_does_not_send_a_whole_request_in_time_is_cut_off() -> None:
     async def scene() -> None:
         loop = asyncio.get_running_loop()
-        config = door.uvicorn.Config(_never, http=door._Connection, lifespan="off", log_config=None)
+        config = door.uvicorn.Config(
+            _never, http=door.AdminConnection, lifespan="off", log_config=None
+        )
         config.load()
         state = door.uvicorn.server.ServerState()
         server = await loop.create_server(
-            lambda: door._Connection(config, state, {}), "127.0.0.1", 0
+            lambda: door.AdminConnection(config, state, {}), "127.0.0.1", 0
         )
         async with server:
             port = server.sockets[0].getsockname()[1]
