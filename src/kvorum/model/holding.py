@@ -36,15 +36,16 @@ NO_RUN_ONE_VALUE: Final = NO_RUN + ONE_VALUE
 NO_COUNTER: Final = b"\0\0\0\0"
 STORE_ID_BYTES: Final = 8
 EXTENDED_BYTES_MAX: Final = 4_096  # of a vector; longer ones take the long way, which counts them
+VECTOR_OFFSET: Final = HEAD_BYTES + RECORD_HEAD_BYTES  # and the length of the partition key
+NOT_PLAIN: Final = LWW | HAS_TOMBSTONE
 RECORD_STARTS: Final = [bytes((RECORD_FORMAT, flags)) for flags in range(8)]
 
 _head = Struct("<BBH16s")
 _pack_head = _head.pack
 _pack_short_head = Struct("<BBH").pack  # without the own dot
 _unpack_key_length = Struct("<H").unpack_from
-# Several fields in one call: what precedes the own dot as one number, with the key's length in
-# its upper half; and of a record's head flags, entries, and the counts of runs and values.
-_unpack_split_head = Struct("<I16s").unpack_from
+_unpack_key_length_and_own = Struct("<H16s").unpack_from
+# Of a record's head flags, entries, and the counts of runs and values.
 _unpack_shape = Struct("<xBH4s").unpack_from
 
 
@@ -177,15 +178,11 @@ def plain_successor(held: bytes, received: bytes) -> tuple[bytes, int] | None:
     value, whose dot has raised its actor's entry and nothing else; and that actor is not our own;
     and neither is a delete. Then it replaces all but the own dot. None: look closely.
     """
-    size = len(received)
-    if size < HEAD_BYTES:
+    if not received.startswith(held[:OWN_DOT_OFFSET] + NO_OWN):
         return None
-    head, own = _unpack_split_head(held, 0)
-    received_head, received_own = _unpack_split_head(received, 0)
-    if received_head != head or received_own != NO_OWN:
-        return None
-    start = HEAD_BYTES + RECORD_HEAD_BYTES + (head >> 16)  # of the vector
-    flags, entry_count, beyond = _unpack_shape(held, start - RECORD_HEAD_BYTES)
+    key_length, own = _unpack_key_length_and_own(held, 2)
+    start = VECTOR_OFFSET + key_length
+    flags, entry_count, beyond = _unpack_shape(held, HEAD_BYTES + key_length)
     end = start + ENTRY_BYTES * entry_count
     dot = received[end : end + DOT_BYTES]
     position = received.find(dot, start, end)
@@ -196,15 +193,18 @@ def plain_successor(held: bytes, received: bytes) -> tuple[bytes, int] | None:
     if (
         (position - start) % ENTRY_BYTES
         or beyond != NO_RUN_ONE_VALUE
-        or flags & (LWW | HAS_TOMBSTONE)
+        or flags & NOT_PLAIN
         or received[HEAD_BYTES:counter_at] != held[HEAD_BYTES:counter_at]
         or dot <= held[position:after]
         or (after < end and received[after:end] != held[after:end])
-        or size < end + VALUE_HEAD_BYTES
     ):
         return None
+    value_at = end + VALUE_HEAD_BYTES
+    size = len(received)
+    if size < value_at:
+        return None
     length, _, type_length = unpack_value_lengths(received, end)
-    if end + VALUE_HEAD_BYTES + length + type_length != size:
+    if value_at + length + type_length != size:
         return None
     if own == NO_OWN:
         return received, entry_count

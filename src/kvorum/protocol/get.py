@@ -17,6 +17,7 @@ from struct import error as StructError
 from typing import Final
 
 from kvorum.counters import BUCKETS, BUCKETS_END, OperationCounts, bucket_of
+from kvorum.faults import NO_FAULTS
 from kvorum.model.context import context_of_record
 from kvorum.model.holding import NO_OWN, pack_holding, record_of
 from kvorum.model.quorum import Resolution
@@ -118,7 +119,7 @@ class GetCoordinator(Asker):
                 missing -= 1
             if missing > 0:
                 self._judge()
-            elif self.env.faults.hit("get.hedge_at_once"):
+            elif self.env.faults is not NO_FAULTS and self.env.faults.hit("get.hedge_at_once"):
                 self._ask_next()
         else:
             self._answer()

@@ -32,8 +32,7 @@ class Owner:
 
     @property
     def believed_alive(self) -> bool:
-        link = self.link
-        return link.connected and not link.mute
+        return self.link.alive
 
     @property
     def rank(self) -> int:
@@ -117,8 +116,7 @@ class ReplicaSet:
         """
         mask = self.my_bit
         for owner in self.others:
-            link = owner.link
-            if link.connected and not link.mute:
+            if owner.link.alive:
                 mask |= owner.bit
         return mask
 

@@ -162,8 +162,7 @@ class Requests(Finisher):
                 return
         known = self.ledger.recall(client_id, counter, lowest_open)
         age = self._peering.steady_base + self._env.now - first_sent
-        window = self._retry_window
-        if (known or not -window <= age <= window) and not self._is_new(client, head, known, age):
+        if (known or abs(age) > self._retry_window) and not self._is_new(client, head, known, age):
             return
         if (
             client.in_flight >= config.requests_in_flight_per_client_max
@@ -173,11 +172,23 @@ class Requests(Finisher):
             return
         client.in_flight += 1
         if flags & READ_FIRST and not context_length:
-            delete = DeleteCoordinator(self, client, request, key, payload)
-            self._begin_get(client, request, key, partition_key, replicas, 0, sloppy, table, delete)
+            self._read_first(client, head, payload, table, key, partition, partition_key, replicas)
         else:
             context = payload[sort_end:context_end]
-            self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
+            self._begin_put(
+                client, head, payload, table, key, partition, partition_key, replicas, context
+            )
+
+    def _read_first(
+        self, client: ClientPort, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
+        partition: int, partition_key: bytes, replicas: ReplicaSet,
+    ) -> None:  # fmt: skip
+        """Read for a delete; ``finish_delete`` puts the tombstone over what is found."""
+        request, sloppy = head[3], head[6]
+        delete = DeleteCoordinator(self, client, request, key, payload)
+        self._begin_get(
+            client, request, key, partition, partition_key, replicas, 0, sloppy, table, delete
+        )
 
     def _refuse_bad_put(self, client: ClientPort, head: PutHead, value_bytes: int) -> None:
         text = size_problem(self._config, head[2], head[8], head[10], value_bytes)
@@ -213,7 +224,7 @@ class Requests(Finisher):
 
     def _begin_put(
         self, client: ClientPort, head: PutHead, payload: bytes, table: TableSettings, key: bytes,
-        partition_key: bytes, replicas: ReplicaSet, context: bytes,
+        partition: int, partition_key: bytes, replicas: ReplicaSet, context: bytes,
     ) -> None:  # fmt: skip
         """Mint, and send the record on its way. ``client.in_flight`` counts the request already."""
         (
@@ -260,7 +271,7 @@ class Requests(Finisher):
         put = PutCoordinator(
             self._env, client, request, key, replicas, w, disk_needed, sloppy != 0,
             LEVEL_OS if durability else LEVEL_MEMORY, minter.record, minter.sent,
-            self._current[(key[1] << 8 | key[2]) >> self._shift], minter.dot, minter.value_clock,
+            self._current[partition], minter.dot, minter.value_clock,
             counts.delete if flags & TOMBSTONE else counts.put,
         )  # fmt: skip
         ledger.add(client_id, counter, put, self._env.now)
@@ -372,13 +383,16 @@ class Requests(Finisher):
         replicas = self.replica_sets.of(key)
         if replicas.standing_in is not None:
             replicas = replicas.standing_in
-        if self._current[(key[1] << 8 | key[2]) >> self._shift] < 0:
+        partition = (key[1] << 8 | key[2]) >> self._shift
+        if self._current[partition] < 0:
             text = "this node's copy of the partition has been set aside; nothing was written"
             self._give_up_put(client, head, OVERLOADED, text)
             return
         context = context_of_record(key, record, highest_clock(record)) if record else b""
         partition_key = payload[PUT_HEAD_BYTES : PUT_HEAD_BYTES + head[2]]
-        self._begin_put(client, head, payload, table, key, partition_key, replicas, context)
+        self._begin_put(
+            client, head, payload, table, key, partition, partition_key, replicas, context
+        )
 
     def _counts_of(self, head: PutHead) -> OperationCounts:
         """Where a put or delete for a table that there is gets counted."""
@@ -429,14 +443,15 @@ class Requests(Finisher):
             self._refuse_get(client, request, OVERLOADED, FULL, table_id)
             return
         client.in_flight += 1
-        self._begin_get(client, request, key, partition_key, replicas, r, sloppy, table, None)
+        self._begin_get(
+            client, request, key, partition, partition_key, replicas, r, sloppy, table, None
+        )
 
     def _begin_get(
-        self, client: ClientPort, request: int, key: bytes, partition_key: bytes,
+        self, client: ClientPort, request: int, key: bytes, partition: int, partition_key: bytes,
         replicas: ReplicaSet, r: int, sloppy: int, table: TableSettings, reader: Reader | None,
     ) -> None:  # fmt: skip
         r = r or table.r
-        partition = (key[1] << 8 | key[2]) >> self._shift
         get = GetCoordinator(
             self._env, client, request, key, partition_key, replicas,
             r if r < replicas.n else replicas.n,

@@ -153,8 +153,9 @@ class Link:
 
     __slots__ = (
         "_askers", "_bytes", "_dirty", "_frames", "_number", "_parts", "_room", "_unsent",
-        "_wants_mark", "again", "batch_bytes_max", "connected", "heard_at", "hints_refused_until",
-        "in_flight", "latency", "mute", "peer", "queue_bytes_max", "silent", "unmarked",
+        "_wants_mark", "again", "alive", "batch_bytes_max", "connected", "heard_at",
+        "hints_refused_until", "in_flight", "latency", "peer", "queue_bytes_max", "silent",
+        "unmarked",
     )  # fmt: skip
 
     def __init__(
@@ -166,7 +167,8 @@ class Link:
         self.latency = Latency()
         self.connected = False
         self.silent = False  # an adaptive timeout has passed without any answer: ask others first
-        self.mute = False  # so long without any answer that the peer is not believed alive
+        # Connected, and not mute: not for so long without any answer that it is given up.
+        self.alive = False
         self.heard_at = 0
         self.hints_refused_until = 0  # the peer had no room for hints; until then none is offered
         # What this turn's batch may grow to: the bound of the queue, less what is in closed batches
@@ -194,8 +196,8 @@ class Link:
         assert not self.connected
         self._room = self.queue_bytes_max
         self.connected = True
+        self.alive = True
         self.silent = False
-        self.mute = False
         self.heard_at = now
         self.hints_refused_until = 0
         self._number = 0
@@ -294,8 +296,8 @@ class Link:
                 f"({len(askers)}) was due"
             )
         self._room += batch.size
+        self.alive = True
         self.silent = False
-        self.mute = False
         self.heard_at = now
         self.latency.observe(now - batch.sent_at)
         if batch.wants_mark:
@@ -381,7 +383,7 @@ class Link:
                 for asker in batch.askers:
                     asker.on_slow(self.peer)
             if elapsed >= MUTE_AFTER and now - self.heard_at >= MUTE_AFTER:
-                self.mute = True
+                self.alive = False
             if elapsed >= timeout and not batch.abandoned:
                 batch.abandoned = True
                 self.silent = True
@@ -393,6 +395,7 @@ class Link:
         if not self.connected:
             return
         self.connected = False
+        self.alive = False
         batches = [*self.unmarked, *self.in_flight, *self._unsent]
         askers = self.again + self._askers
         self.again = []

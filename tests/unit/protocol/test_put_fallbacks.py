@@ -160,7 +160,7 @@ def test_a_silent_owner_is_asked_beside_its_fallback_and_a_mute_one_no_more() ->
     assert [entry.op for entry in story.one.asked(story.c)] == [OP_PUT]
     assert story.hint_for(story.d) == story.c
 
-    link.mute = True
+    link.alive = False
     story.put()
     assert len(story.one.asked(story.c)) == 1
     assert len(story.one.asked(story.d)) == 2
@@ -168,7 +168,9 @@ def test_a_silent_owner_is_asked_beside_its_fallback_and_a_mute_one_no_more() ->
 
 def test_a_mute_owner_is_asked_where_no_fallback_can_be() -> None:
     story = Story("d", "e")
-    story.one.env.links[story.c].silent = story.one.env.links[story.c].mute = True
+    link = story.one.env.links[story.c]
+    link.silent = True
+    link.alive = False
     story.put()
     assert len(story.one.asked(story.c)) == 1
 

@@ -56,7 +56,7 @@ def test_those_are_believed_able_that_are_connected_and_not_mute() -> None:
     assert replicas.able() == 0b111
     one.env.links[2].silent = True
     assert replicas.able() == 0b111
-    one.env.links[2].mute = True
+    one.env.links[2].alive = False
     assert replicas.able() == 0b110
     one.disconnect(3)
     assert replicas.able() == 0b010

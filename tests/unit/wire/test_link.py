@@ -234,13 +234,13 @@ def test_slowness_silence_and_muteness_come_one_after_the_other_and_once() -> No
         link.sweep(1_000 + now)
     assert asker.told == [("slow", PEER), ("silence", PEER)]
     assert link.silent
-    assert not link.mute
+    assert link.alive
     link.sweep(1_000 + MUTE_AFTER)
-    assert link.mute
+    assert not link.alive
     assert other.told == [("slow", PEER), ("silence", PEER)]
     link.on_answers(answers_payload(1, [OK]), MUTE_AFTER)
     assert not link.silent
-    assert not link.mute
+    assert link.alive
     assert asker.told[-1] == ("ok", PEER), "a late answer is an answer"
     link.on_answers(answers_payload(2, [OK]), MUTE_AFTER)
     link.sweep(10 * MUTE_AFTER)
@@ -253,7 +253,7 @@ def test_a_peer_that_still_answers_is_not_mute() -> None:
         asking.take(0)
     asking.link.on_answers(answers_payload(1, [OK]), MUTE_AFTER - 1)
     asking.link.sweep(MUTE_AFTER)
-    assert not asking.link.mute
+    assert asking.link.alive
 
 
 INVALID = {
