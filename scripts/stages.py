@@ -43,7 +43,7 @@ STAGES = (
         folders=("unit", "property", "golden", "scripts", "tidy"),
         pytest_options=("-n", "2"),
     ),
-    Stage("simulation", folders=("simulation",)),
+    Stage("simulation", folders=("simulation",), pytest_options=("-n", "2")),
     Stage("cluster", folders=("conformance", "cluster", "docs")),
     Stage("benchmarks", folders=("benchmarks",)),
 )
