@@ -76,3 +76,12 @@ class Environment:
     def stop(self, reason: str) -> None:
         """End this node after the turn: going on would harm the cluster."""
         raise NotImplementedError
+
+
+def first_number(env: Environment) -> int:
+    """From where a start numbers what other members answer later, on connections of their own.
+
+    They may still owe such answers to the start before, and send them to this one, which must
+    not take them for answers to its own questions.
+    """
+    return env.wall & 0x7FFF_FFFF

@@ -22,7 +22,7 @@ from kvorum.model.merkle import Trees, spans_of
 from kvorum.model.ring import Ring
 from kvorum.protocol.background import RECORD_TAKEN, Background, Task
 from kvorum.protocol.catch_up import CatchUp
-from kvorum.protocol.environment import Environment
+from kvorum.protocol.environment import Environment, first_number
 from kvorum.protocol.exchange_answers import Answerer
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.narrowing import KEYS_MAX, Narrowing, Peer, Reading
@@ -114,7 +114,7 @@ class Exchange(Task):
         self._reading = reading
         self._trees: Trees = reading.trees
         self._interval = config.exchange_interval_ms * 1000
-        self._number = env.wall & 0x7FFF_FFFF  # others may remember those of a run before
+        self._number = first_number(env)
         self._me = me
         self._spreads = 0
         self._ready: deque[Narrowing] = deque()  # narrowings that have something to do

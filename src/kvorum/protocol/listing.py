@@ -22,7 +22,7 @@ from kvorum.model.record import holds_value
 from kvorum.model.ring import Ring
 from kvorum.model.tables import TableRegistry
 from kvorum.protocol.background import BYTES_SHIFT, RECORD_READ, Background, Task
-from kvorum.protocol.environment import ClientPort, Environment
+from kvorum.protocol.environment import ClientPort, Environment, first_number
 from kvorum.protocol.timers import Timed, Timers
 from kvorum.storage.engine import EngineFailed
 from kvorum.storage.store import Store
@@ -116,7 +116,7 @@ class Listing(Task):
         self._timers = timers
         self._me = me
         self._registry = registry
-        self._number = 0
+        self._number = first_number(env)
         self._asked: dict[int, _Page] = {}  # number -> who waits for that member's answer
         self._scans: deque[_Scan] = deque()
         self.open = 0  # pages of clients

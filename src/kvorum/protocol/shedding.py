@@ -17,7 +17,7 @@ from kvorum.config import NodeConfig
 from kvorum.model.holding import HEAD_BYTES, record_of
 from kvorum.model.record import LWW, order_of, supersedes, values_offset
 from kvorum.model.ring import Ring
-from kvorum.protocol.environment import Environment
+from kvorum.protocol.environment import Environment, first_number
 from kvorum.protocol.generations import Generations
 from kvorum.protocol.hints import Hints
 from kvorum.protocol.holdings import Holdings
@@ -61,9 +61,9 @@ class Shedding:
     """Asks owners about the hints here, and answers others about the records here."""
 
     __slots__ = (
-        "_asked", "_asked_at", "_bytes_max", "_cursors", "_env", "_generations", "_hints",
+        "_asked", "_bytes_max", "_cursors", "_env", "_generations", "_hints",
         "_holdings", "_number", "_owing", "_paused_until", "_per_peer_max", "_ring", "_shed_any",
-        "_store", "_waiting",
+        "_store", "_waiting", "asked_at",
     )  # fmt: skip
 
     def __init__(
@@ -78,10 +78,10 @@ class Shedding:
         self._ring = ring
         self._bytes_max = config.hint_bytes_max
         self._per_peer_max = config.hint_bytes_per_peer_max
-        self._number = 0
+        self._number = first_number(env)
         self._asked: dict[bytes, Asked] = {}  # the hints of the question that is open
         self._waiting: dict[int, list[bytes]] = {}  # owner -> the keys it has been asked about
-        self._asked_at = 0
+        self.asked_at = 0  # when the last question was asked
         self._cursors: dict[int, int] = {}  # owner -> how many of its hints were asked about
         self._shed_any = False
         self._paused_until = -1
@@ -92,7 +92,7 @@ class Shedding:
     def look(self) -> None:
         """See whether room is needed; some times a second."""
         now = self._env.now
-        if self._waiting and now - self._asked_at >= PATIENCE:
+        if self._waiting and now - self.asked_at >= PATIENCE:
             self._judge()
         if self._waiting or now < self._paused_until or not self._store.writable:
             return
@@ -139,7 +139,7 @@ class Shedding:
         for member, (asked, claims) in questions.items():
             if self._env.send(member, CoverQuery(self._number, asked, claims)):
                 self._waiting[member] = asked
-        self._asked_at = self._env.now
+        self.asked_at = self._env.now
         if not self._waiting:
             self._asked.clear()
 

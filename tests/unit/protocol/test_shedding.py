@@ -11,6 +11,7 @@ from kvorum.model.siblings import merge
 from kvorum.protocol.shedding import PAUSE, claim_of, is_covered
 from kvorum.wire.handoff_messages import CoverAnswer, CoverQuery
 from kvorum.wire.link import OK, OVERLOADED
+from tests.support import recording
 from tests.support.recording import OneNode
 from tests.support.records import dot, value
 from tests.support.wired import Cluster
@@ -271,3 +272,23 @@ def test_in_a_cluster_a_long_absence_leaves_room_for_new_hints() -> None:
     assert shed > 5
     assert taken > 10
     assert all(cluster[member].node.hints.bytes <= 1_000 for member in (1, 3, 4))
+
+
+def test_an_answer_to_the_start_before_is_not_taken_for_one_to_this_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by seed 8000006428: an owner owed it until its disk was synced, and the asker had
+    been started anew meanwhile; the hint had grown since, and was let go all the same."""
+    before = Story()
+    before.crowd()
+    late = before.ask()
+    monkeypatch.setattr(recording, "WALL", recording.WALL + 1_000)
+    story = Story()
+    story.crowd()
+    asked = story.ask()
+    for member in asked:
+        story.answer(member, late[member], ON_DISK, ON_DISK)
+    assert story.count == 2
+    for member in asked:
+        story.answer(member, asked[member], ON_DISK, ON_DISK)
+    assert story.count == 0
