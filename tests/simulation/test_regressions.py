@@ -35,6 +35,12 @@ FAILED_ONCE = {
     3188593392: "the judge did not know a put that was found elsewhere, its table being dropped",
     1000001597: "an owner that was not told of a retired actor differed until some other round",
     1000005632: "the judge held an owner to what rot had taken before the put was answered",
+    7000001666: "the judge held a volatile owner to what it had when asked, before a restart",
+    7000006310: "the judge held owners to a hint of a dropped table",
+    8000000894: "the judge took a copy that something later had covered for an earlier run's",
+    8000001224: "a hint was shed by an answer to a question of the start before",
+    8000002258: "the judge held a volatile owner to what it had when asked, before a restart",
+    8000006428: "a hint was shed by an answer to a question of the start before",
     4350: "the world forgot to start a node that died after everything had been healed",
 }
 
@@ -131,6 +137,49 @@ def test_a_hint_of_what_all_owners_have_let_go_of_is_owed_to_nobody(reaped: bool
     stage.world.history._judge_shed(fallback, key, hint)
     shed = ["hint shed"] if not reaped else []
     assert [failure.partition(":")[0] for failure in stage.world.failures] == shed
+
+
+def test_a_hint_of_a_dropped_table_is_owed_to_nobody() -> None:
+    """Found by seed 7000006310: its owners had dropped the table after they were asked."""
+    stage, key, fallback, hint = let_go_everywhere(reaped=False)
+    stage.world.checks.drop_begun["default"] = None
+    stage.world.history._judge_shed(fallback, key, hint)
+    assert stage.world.failures == []
+
+
+@pytest.mark.parametrize("since", [True, False])
+def test_a_volatile_owner_may_forget_after_it_was_asked(since: bool) -> None:
+    """Found by seeds 7000001666 and 8000002258: it was started anew before the hint was let go."""
+    stage, key, fallback, told = let_go_everywhere(reaped=False)
+    hint = Hint(2, 0, 0, told.owners, told.holding)
+    fallback.node.shedding.asked_at = fallback.steady()
+    for owner in stage.world.ring.owners_of_engine_key(key):
+        machine = stage.world.machines[owner]
+        assert machine.process is not None
+        machine.volatile = True
+        machine.process.began_at = stage.world.schedule.now + (1 if since else -1)
+    stage.world.history._judge_shed(fallback, key, hint)
+    shed = [] if since else ["hint shed"]
+    assert [failure.partition(":")[0] for failure in stage.world.failures] == shed
+
+
+def test_a_copy_that_was_never_alive_is_as_durable_as_what_covers_it() -> None:
+    """Found by seed 8000000894: the judge took it for one of an earlier run, which was synced."""
+    stage = Stage()
+    for command in ("cluster a b c n=3 r=2 w=3", "put a k=1 as first", "pass 60ms"):
+        stage.do(command)
+    (key,) = stage.world.history.keys
+    stage.do("put a k=2 with first")
+    stage.do("pass 60ms")
+    process = stage.world.machines[2].process
+    assert process is not None
+    first, second = stage.world.history.keys[key].mints
+    position = process.held[second.dot]
+    assert stage.world.history.position_of(process, second) == position
+    del process.held[first.dot]
+    assert stage.world.history.position_of(process, first) == position
+    process.held.clear()
+    assert stage.world.history.position_of(process, first) == -1
 
 
 def test_a_hint_that_is_written_anew_is_not_taken_for_one_that_was_shed() -> None:

@@ -191,7 +191,7 @@ class Checks:
                         f"hollow ack: {machine.name} has lost {write.text}, which was on its disk"
                     )
                 return
-            copy.position = process.held.get(mint.dot, -1)
+            copy.position = self._history.position_of(process, mint)
             copy.durable = copy.position < 0
         elif level != LEVEL_DISK:
             if level != LEVEL_OS or machine.power_lost_at >= mint.minted_at:

@@ -140,6 +140,7 @@ class Process(Listener):
         self._after_turn: list[Callable[[], None]] = []  # what has to wait for that
         self._timer_slack = machine.world.plan.timer_slack
         self._gather = machine.world.plan.gather
+        self.began_at = self.schedule.now
         self._started_at = self.schedule.now - machine.random.randrange(1, 1 << 32)
         self.world.history.watch(self)
         self.env = SimulatedEnvironment(self)
@@ -147,6 +148,10 @@ class Process(Listener):
 
     def steady(self) -> int:
         return self.schedule.now - self._started_at
+
+    def moment_of(self, steady: int) -> int:
+        """When in the world this process's clock showed ``steady``."""
+        return steady + self._started_at
 
     def complain(self, text: str) -> None:
         """Something happened that never should, whatever the faults."""
