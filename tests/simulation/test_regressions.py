@@ -38,7 +38,7 @@ FAILED_ONCE = {
     7000001666: "the judge held a volatile owner to what it had when asked, before a restart",
     7000006310: "the judge held owners to a hint of a dropped table",
     8000000894: "the judge took a copy that something later had covered for an earlier run's",
-    8000001224: "a hint was shed by an answer to a question of the start before",
+    8000001224: "the judge held a volatile owner to what it had when asked, before a restart",
     8000002258: "the judge held a volatile owner to what it had when asked, before a restart",
     8000006428: "a hint was shed by an answer to a question of the start before",
     4350: "the world forgot to start a node that died after everything had been healed",
